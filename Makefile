@@ -1,0 +1,59 @@
+# `make demo` and `make test` are all a newcomer needs; both set up what they use.
+
+PYTHON ?= python3
+VENV := .venv
+BENCH := .venv-bench
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(BENCH)/.installed
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: help install demo serve test test-slow check bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "spikeproof needs Python 3.11 or newer; say make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	@# The product's packages are seen from here, so torch is not installed twice.
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		$$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth
+	echo 'import site; site.addsitedir("'$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')'")' \
+		>> $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	@touch $@
+
+install: $(STAMP) ## make .venv with the product and its test tools
+
+demo: $(STAMP) ## train, attack and rank ResNet-20 in three variants on real digits
+	@$(BIN)/spikeproof demo
+
+serve: $(STAMP) ## the embedded service at http://127.0.0.1:8000
+	@$(BIN)/spikeproof serve
+
+test: $(STAMP) ## every test but the slow ones
+	$(TEST_ENV) $(PYTEST) -m 'not slow' --numprocesses 2 --dist loadgroup
+
+test-slow: $(BENCH_STAMP) ## the slow tier: real training, goldens against the peers
+	$(TEST_ENV) $(BENCH)/bin/python -m pytest -m slow
+
+check: $(STAMP) ## lint, types, migration drift and quick tests: before every commit
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 tests/architecture tests/app/domain tests/storage
+
+bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/attacks_against_peers.py
+
+clean: ## remove the environments
+	rm -rf $(VENV) $(BENCH)

@@ -1,0 +1,1 @@
+"""The service: API, storage, reports, command line. It never imports `worker`."""

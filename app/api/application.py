@@ -1,0 +1,56 @@
+"""The application; `app.api.server` serves it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+
+from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs
+from app.api.dependencies import Services
+from app.domain.errors import PayloadTooLarge
+from app.settings import Settings, settings
+from app.storage import migrate
+from app.storage.engine import Database
+from app.sweeper import Sweeper
+
+_PROBLEM = {"content": {errors.MEDIA_TYPE: {}}, "description": "A problem document (RFC 9457)"}
+
+
+def create_application(config: Settings | None = None) -> FastAPI:
+    """Opens the database, brings it up to date, starts the sweeper."""
+    config = config or settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeper = Sweeper(app.state.services.database)
+        sweeper.start()
+        yield
+        await run_in_threadpool(sweeper.close)
+        app.state.services.database.close()
+
+    app = FastAPI(
+        title="spikeproof", version=version("spikeproof"), lifespan=lifespan, responses={"4XX": _PROBLEM},
+        description="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
+    )
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(config.resolved_database_url)
+    migrate.upgrade(database)
+    app.state.services = Services(config, database)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=config.max_upload_mib * 2**20)
+    app.middleware("http")(_finish)
+    errors.install(app)
+    for module in (home, experiments, runs, leaderboard, checkpoints, catalogues, health):
+        app.include_router(module.router)
+    return app
+
+
+async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """What holds for every answer."""
+    response = await call_next(request)
+    if response.status_code == 413 and response.headers.get("content-type") != errors.MEDIA_TYPE:
+        response = errors.problem(request, 413, PayloadTooLarge.title, "the body is larger than this service takes")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response

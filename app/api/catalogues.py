@@ -1,0 +1,100 @@
+"""What there is to choose from: data sets, architectures, attacks, suites."""
+
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from fastapi import APIRouter
+
+from app.api.dependencies import ServicesOf
+from app.domain.architectures import ARCHITECTURES
+from app.domain.attacks import ATTACKS, SUITES
+from app.domain.datasets import Dataset, how_to_get
+from app.domain.epsilon import format_epsilon
+from app.domain.errors import Conflict, NotFound
+from app.storage import datasets
+
+router = APIRouter()
+
+
+@router.get("/datasets", tags=["catalogues"], summary="Known data sets and folders of one's own")
+def list_datasets(services: ServicesOf) -> dict[str, Any]:
+    """Name, classes, shape, sizes, default eps, whether it is here."""
+    names = datasets.names(services.settings.data_dir)
+    return {"items": [_describe(name, services) for name in names], "next": None}
+
+
+@router.get("/datasets/{name}", tags=["catalogues"], summary="One data set")
+def show_dataset(name: str, services: ServicesOf) -> dict[str, Any]:
+    """Classes in official order whatever the source."""
+    return _dataset(datasets.find(name, services.settings.data_dir))
+
+
+def _describe(name: str, services: ServicesOf) -> dict[str, Any]:
+    try:
+        return _dataset(datasets.find(name, services.settings.data_dir))
+    except Conflict as error:  # a folder that cannot be used must not hide the others
+        return {"name": name, "title": name, "present": False, "problem": error.detail}
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    facts = dataset.facts
+    return {
+        "name": dataset.name, "title": facts.title if facts else dataset.name, "present": dataset.present,
+        "classes": list(dataset.classes), "image_shape": list(dataset.shape),
+        "train_size": dataset.train_size, "test_size": dataset.test_size,
+        "licence": facts.licence if facts else None, "source": facts.source if facts else "a folder of one's own",
+        "eps": {norm: list(values) for norm, values in dataset.default_eps.items()},
+        "headline_eps": dataset.headline_eps, "problem": None if dataset.present else how_to_get(dataset.name),
+    }
+
+
+@router.get("/architectures", tags=["catalogues"], summary="Networks, and the weights on offer")
+def list_architectures() -> dict[str, Any]:
+    """With the ImageNet accuracy of the weights."""
+    return {"items": [_architecture(name) for name in ARCHITECTURES], "next": None}
+
+
+@router.get("/architectures/{name}", tags=["catalogues"], summary="One network, layer by layer")
+def show_architecture(name: str) -> dict[str, Any]:
+    """Kind, kernel, stride, padding, output shape, parameters and multiply-adds of each layer."""
+    if name not in ARCHITECTURES:
+        raise NotFound.of("architecture", name, ARCHITECTURES)
+    return _architecture(name) | _layers(name)
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    facts = ARCHITECTURES[name]
+    return asdict(facts) | {"weights": [asdict(w) for w in facts.weights] + [{"name": "none", "title": "from scratch"}]}
+
+
+@lru_cache
+def _layers(name: str) -> dict[str, Any]:
+    """Of the default variant with 10 classes: at 32x32 with the CIFAR stem for ResNet-20, else as on ImageNet."""
+    from models.registry import ModelSpec, build
+    from models.summary import layer_table, totals
+
+    side, stem = (32, "cifar") if name == "resnet20" else (224, "imagenet")
+    shape, grey = (3, side, side), (0.5, 0.5, 0.5)
+    model = build(ModelSpec(name, "default", 10, shape, mean=grey, std=grey, stem=stem))
+    layers = layer_table(model)
+    listed = [asdict(layer) for layer in layers]
+    return {"input_shape": list(shape), "classes": 10, "layers": listed, "totals": asdict(totals(layers))}
+
+
+@router.get("/attacks", tags=["catalogues"], summary="Attacks with their parameters")
+def list_attacks() -> dict[str, Any]:
+    """Norms, defaults and ranges, white or black box, reference."""
+    return {"items": [asdict(attack) for attack in ATTACKS.values()], "next": None}
+
+
+@router.get("/suites", tags=["catalogues"], summary="Attacks that are run together")
+def list_suites() -> dict[str, Any]:
+    """Version and full budgets; `grid`: the radii that a stage is limited to."""
+    items = []
+    for suite in SUITES.values():
+        stages = [
+            {**asdict(stage), "grid": stage.grid and [format_epsilon(e) for e in stage.grid]} for stage in suite.stages
+        ]
+        items.append({**asdict(suite), "stages": stages})
+    return {"items": items, "next": None}

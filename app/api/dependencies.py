@@ -1,0 +1,28 @@
+"""What a request handler may ask for."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.inference.loader import ModelCache
+from app.settings import Settings
+from app.storage.engine import Database
+
+
+@dataclass
+class Services:
+    """One of each a process, made when the application starts."""
+
+    settings: Settings
+    database: Database
+    models: ModelCache = field(default_factory=ModelCache)
+
+
+def get_services(request: Request) -> Services:
+    """The application's services."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(get_services)]

@@ -1,0 +1,105 @@
+"""`/experiments`: submit, list, look at, cancel, archive."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from sqlalchemy.exc import IntegrityError
+
+from app.api import views
+from app.api.dependencies import Services, ServicesOf
+from app.api.pagination import Cursor, Limit, Page
+from app.domain.checks import check_experiment
+from app.domain.datasets import Dataset, how_to_get
+from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
+from app.domain.lifecycle import ExperimentState
+from app.domain.plan import PlannedRun, expand
+from app.domain.spec import ExperimentSpec
+from app.storage import datasets, experiments
+
+router = APIRouter(prefix="/experiments", tags=["experiments"])
+_EXAMPLE: dict[str, Any] = {"dataset": "digits", "name": "first try", "seeds": [0, 1]}
+_ATTEMPTS = 3  # two requests may want the same new run at once: the loser looks again and shares it
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+
+
+@router.post("", status_code=202, summary="Queue training and attacks")
+def submit(
+    spec: Annotated[ExperimentSpec, Body(examples=[_EXAMPLE])],
+    services: ServicesOf,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> dict[str, Any]:
+    """`{"dataset": "digits"}` is enough: ResNet-20 in all variants, three seeds, suite `quick`."""
+    dataset = _usable_dataset(spec, services)
+    if problems := check_experiment(spec, dataset):
+        raise InvalidInput(problems)
+    experiment_id = _store(spec, expand(spec, dataset), services, idempotency_key)
+    response.headers["Location"] = f"/experiments/{experiment_id}"
+    return show(experiment_id, services)
+
+
+def _usable_dataset(spec: ExperimentSpec, services: Services) -> Dataset:
+    try:
+        dataset = datasets.find(spec.dataset, services.settings.data_dir)
+    except (NotFound, Conflict) as error:
+        raise InvalidInput([Problem("/dataset", error.detail)]) from error
+    if not dataset.present:
+        raise InvalidInput([Problem("/dataset", how_to_get(spec.dataset))])
+    return dataset
+
+
+def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
+    for attempt in range(_ATTEMPTS):
+        try:
+            with services.database.writing() as session:
+                return experiments.create(
+                    session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
+                ).id
+        except IntegrityError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+@router.get("", response_model=Page, summary="Newest first")
+def list_(
+    services: ServicesOf,
+    dataset: str | None = None,
+    state: ExperimentState | None = None,
+    archived: bool = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """One page of experiments without their runs."""
+    with services.database.reading() as session:
+        rows, following = experiments.page(
+            session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
+        )
+        wanted = experiments.runs_of_many(session, [row.id for row in rows])
+        items = [views.summary(row, wanted[row.id], time.time()) for row in rows]
+    return {"items": items, "next": following}
+
+
+@router.get("/{experiment_id}", summary="One experiment with its runs")
+def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
+    """State, progress 0..1, estimated seconds left, every run."""
+    with services.database.reading() as session:
+        row = experiments.get(session, experiment_id)
+        return views.experiment(row, experiments.runs_of(session, experiment_id), time.time())
+
+
+@router.post("/{experiment_id}/cancel", summary="Stop what no other experiment wants")
+def cancel(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
+    """Queued runs end at once, running ones within 10 s."""
+    with services.database.writing() as session:
+        experiments.cancel(session, experiment_id)
+    return show(experiment_id, services)
+
+
+@router.delete("/{experiment_id}", summary="Archive")
+def archive(experiment_id: str, services: ServicesOf, restore: Annotated[bool, Query()] = False) -> dict[str, Any]:
+    """Hides it from lists (`?restore=true` shows it again); its results stay."""
+    with services.database.writing() as session:
+        experiments.archive(session, experiment_id, restore=restore)
+    return show(experiment_id, services)

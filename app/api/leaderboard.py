@@ -1,0 +1,128 @@
+"""`/leaderboard` and `/leaderboard/matrix`."""
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from app.api.dependencies import Services, ServicesOf
+from app.dashboard.pages import leaderboard_page
+from app.domain.architectures import ARCHITECTURES, Variant
+from app.domain.attacks import Norm
+from app.domain.datasets import Dataset
+from app.domain.epsilon import format_epsilon, parse_epsilon
+from app.domain.errors import InvalidInput, Problem
+from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, leaderboard, matrix
+from app.domain.spec import ArchitectureName
+from app.reports.tables import MEDIA_TYPES, Format, leaderboard_table, matrix_table, render
+from app.storage import datasets, results
+
+router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
+Eps = Annotated[str | None, Query(max_length=50, description="a number or a fraction such as 8/255")]
+AnyFormat = Annotated[Literal["json", "csv", "md", "latex", "html"] | None, Query(description="else by `Accept`")]
+
+
+@router.get("", summary="Ranked rows")
+def show(
+    request: Request,
+    services: ServicesOf,
+    dataset: str,
+    architecture: ArchitectureName | None = None,
+    variant: Variant | None = None,
+    recipe: str | None = None,
+    precision: str | None = None,
+    norm: Norm = "linf",
+    eps: Eps = None,
+    suite: str | None = None,
+    images: int | None = None,
+    sort: SortKey = "robust_accuracy",
+    format: AnyFormat = None,
+) -> Response:
+    """Rows of one protocol: by default the headline radius under the strongest suite that has rows."""
+    found = datasets.find(dataset, services.settings.data_dir)
+    measured = _measured(services, found, norm, suite=suite, images=images)
+    shown = _shown(measured, found, norm, eps)
+    kept = [
+        m for m in measured
+        if architecture in (None, m.architecture) and variant in (None, m.variant)
+        and recipe in (None, m.recipe) and precision in (None, m.precision)
+    ]
+    rows = leaderboard(kept, choose_protocol(shown), sort)
+    board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, found, norm, eps)}
+    wanted = format or _accepted(request)
+    if wanted == "html":
+        return Response(leaderboard_page(board), media_type="text/html")
+    if wanted == "json":
+        return JSONResponse(board)
+    return _rendered(render(leaderboard_table(board["rows"]), wanted), wanted)
+
+
+@router.get("/matrix", summary="The study's layout: variants x architectures")
+def show_matrix(
+    request: Request,
+    services: ServicesOf,
+    dataset: str,
+    metric: Metric = "clean_accuracy",
+    recipe: str | None = None,
+    norm: Norm = "linf",
+    eps: Eps = None,
+    suite: str | None = None,
+    format: AnyFormat = None,
+) -> Response:
+    """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured."""
+    found = datasets.find(dataset, services.settings.data_dir)
+    measured = _measured(services, found, norm, suite=suite)
+    shown = _shown(measured, found, norm, eps)
+    kept = [m for m in measured if recipe in (None, m.recipe)]
+    cells = matrix(kept, choose_protocol(shown), metric, list(ARCHITECTURES))
+    table = {"dataset": dataset, **cells, "protocol": _protocol(shown, found, norm, eps)}
+    wanted = format or _accepted(request)
+    if wanted == "json" or wanted == "html":
+        return JSONResponse(table)
+    return _rendered(render(matrix_table(table), wanted), wanted)
+
+
+def _measured(services: Services, dataset: Dataset, norm: Norm, **filters: Any) -> list[Measured]:
+    with services.database.reading() as session:
+        return results.measured(session, dataset.name, norm=norm, **filters)
+
+
+def _shown(measured: list[Measured], dataset: Dataset, norm: Norm, eps: str | None) -> list[Measured]:
+    """At the radius asked for; else at the headline radius, else at the largest one measured."""
+    radii = {m.protocol["eps"] for m in measured}
+    radius = float(_radius(eps) if eps is not None else parse_epsilon(dataset.headline_eps[norm]))
+    if eps is None and radius not in radii:
+        radius = max(radii, default=radius)
+    return [m for m in measured if m.protocol["eps"] == radius]
+
+
+def _radius(eps: str) -> Fraction:
+    try:
+        return parse_epsilon(eps)
+    except ValueError as error:
+        raise InvalidInput([Problem("/eps", f"in the query: {error}")]) from error
+
+
+def _protocol(shown: list[Measured], dataset: Dataset, norm: Norm, eps: str | None) -> dict[str, Any]:
+    """What the rows were measured under; `others` counts figures of other protocols at this radius, left out."""
+    chosen = choose_protocol(shown)
+    of_it = [m for m in shown if m.protocol_id == chosen]
+    if of_it:
+        return dict(of_it[0].protocol) | {"others": len(shown) - len(of_it)}
+    radius = _radius(eps) if eps is not None else parse_epsilon(dataset.headline_eps[norm])
+    return {"norm": norm, "eps": float(radius), "eps_text": format_epsilon(radius), "suite": None, "others": 0}
+
+
+def _accepted(request: Request) -> Literal["json", "csv", "md", "latex", "html"]:
+    """The format that the `Accept` header puts first."""
+    known = {"application/json": "json", "text/html": "html", **{kind: name for name, kind in MEDIA_TYPES.items()}}
+    for part in request.headers.get("accept", "").split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind in known:
+            return known[kind]  # type: ignore[return-value]  # all keys of AnyFormat
+    return "json"
+
+
+def _rendered(text: str, wanted: Format) -> Response:
+    return Response(text, media_type=MEDIA_TYPES[wanted])

@@ -1,0 +1,70 @@
+"""`/runs`: one train, branch or evaluate job each."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+
+from app.api import views
+from app.api.dependencies import ServicesOf
+from app.api.pagination import Cursor, Limit, Page
+from app.domain.errors import NotFound
+from app.domain.lifecycle import RunKind, RunState
+from app.storage import artifacts, results, runs
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+
+@router.get("", response_model=Page, summary="Newest first")
+def list_(
+    services: ServicesOf,
+    experiment: str | None = None,
+    kind: RunKind | None = None,
+    state: RunState | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """One page of runs."""
+    with services.database.reading() as session:
+        rows, following = runs.page(session, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state)
+        return {"items": [views.run(row) for row in rows], "next": following}
+
+
+@router.get("/{run_id}", summary="One run with metrics and log")
+def show(run_id: str, services: ServicesOf) -> dict[str, Any]:
+    """State, attempt, progress, metrics by epoch, the end of its log, its error."""
+    with services.database.reading() as session:
+        row = runs.get(session, run_id)
+        return views.run_in_full(row, artifacts.read_log(services.settings.data_dir, run_id))
+
+
+@router.post("/{run_id}/retry", status_code=202, summary="Try a failed or cancelled run again")
+def retry(run_id: str, services: ServicesOf) -> dict[str, Any]:
+    """A new attempt, of what it depends on too, going on from what is stored."""
+    with services.database.writing() as session:
+        runs.retry(session, run_id)
+    return show(run_id, services)
+
+
+@router.get("/{run_id}/images", response_model=Page, summary="Per-image rows of an evaluation")
+def images(
+    run_id: str, services: ServicesOf, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000, cursor: Cursor = None
+) -> dict[str, Any]:
+    """What each attack did to each image at each radius."""
+    start = int(cursor) if cursor and cursor.isdecimal() else 0
+    with services.database.reading() as session:
+        runs.get(session, run_id)
+        rows = results.image_rows(session, run_id, after=start, limit=limit + 1)
+    following = str(start + limit) if len(rows) > limit else None
+    return {"items": [views.image_row(row) for row in rows[:limit]], "next": following}
+
+
+@router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)
+def adversarial(run_id: str, services: ServicesOf) -> FileResponse:
+    """One NumPy archive: ids, labels, eps, and float32 images (eps, image, channel, height, width)."""
+    with services.database.reading() as session:
+        stored = runs.get(session, run_id).metrics.get("adversarial")
+    path = services.settings.data_dir / stored if stored else None
+    if path is None or not path.is_file():
+        raise NotFound(f"run {run_id} has no adversarial images; only an evaluation that succeeded has")
+    return FileResponse(path, media_type="application/octet-stream", filename=f"{run_id}-adversarial.npz")

@@ -1,0 +1,91 @@
+"""Rows of the database as the API shows them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from app.domain.lifecycle import TERMINAL
+from app.domain.plan import epochs_text
+from app.storage import experiments
+from app.storage.experiments import WantedRun
+from app.storage.tables import Checkpoint, Experiment, ImageRow, Run
+
+
+def utc(seconds: float | None) -> str | None:
+    """Seconds since 1970 -> `2026-01-31T12:00:00.000Z`."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def experiment(row: Experiment, wanted: Sequence[WantedRun], now: float) -> dict[str, Any]:
+    """An experiment with its runs."""
+    return summary(row, wanted, now) | {"spec": row.spec, "runs": [run(w.run) | {"reused": w.reused} for w in wanted]}
+
+
+def summary(row: Experiment, wanted: Sequence[WantedRun], now: float) -> dict[str, Any]:
+    """An experiment in a list."""
+    done = [1.0 if w.run.state in TERMINAL else w.run.progress for w in wanted]
+    return {
+        "id": row.id, "created_at": utc(row.created_at), "name": row.name, "dataset": row.dataset,
+        "state": experiments.state_of(row, wanted), "progress": sum(done) / len(done) if done else 1.0,
+        "eta_seconds": eta([w.run for w in wanted], now), "run_count": len(wanted),
+        "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at),
+    }
+
+
+def eta(runs: Sequence[Run], now: float) -> float | None:
+    """Seconds of work left on one worker, by the mean time of the finished runs of each kind; null while unknown."""
+    spent: dict[str, list[float]] = {}
+    for r in runs:
+        if r.state == "succeeded" and r.started_at and r.finished_at:
+            spent.setdefault(r.kind, []).append(r.finished_at - r.started_at)
+    left = 0.0
+    for r in runs:
+        if r.state in TERMINAL:
+            continue
+        if r.kind in spent:
+            left += (1 - r.progress) * sum(spent[r.kind]) / len(spent[r.kind])
+        elif r.state == "running" and r.started_at and r.progress > 0.02:
+            left += (now - r.started_at) * (1 - r.progress) / r.progress
+        else:
+            return None
+    return round(left, 1)
+
+
+def run(row: Run) -> dict[str, Any]:
+    """A run in a list."""
+    spec = row.spec
+    subject = spec.get("subject") or {
+        "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
+        "seed": spec["seed"], "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec),
+        "recipe": spec["training"]["recipe"],
+    }
+    shown = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe")
+    return {
+        "id": row.id, "kind": row.kind, "state": row.state, **{name: subject[name] for name in shown},
+        "depends_on": row.depends_on, "progress": row.progress, "phase": row.phase, "attempt": row.attempt,
+        "error": row.error, "created_at": utc(row.created_at), "started_at": utc(row.started_at),
+        "finished_at": utc(row.finished_at), "cancel_requested": row.cancel_requested_at is not None,
+        "checkpoint": row.metrics.get("checkpoint"),
+    }
+
+
+def run_in_full(row: Run, log: str) -> dict[str, Any]:
+    """A run with metrics by epoch, specification and the end of its log."""
+    return run(row) | {"metrics": row.metrics, "spec": row.spec, "max_attempts": row.max_attempts, "log": log}
+
+
+def checkpoint(row: Checkpoint) -> dict[str, Any]:
+    """A checkpoint in a list."""
+    names = ("id", "run_id", "dataset", "architecture", "variant", "seed", "epoch", "final", "sha256", "size")
+    return {
+        **{name: getattr(row, name) for name in names}, "created_at": utc(row.created_at), "parent": row.parent_id,
+        "metrics": row.metrics, "epochs": row.spec["epochs"],
+    }
+
+
+def image_row(row: ImageRow) -> dict[str, Any]:
+    """What one attack did to one image at one radius."""
+    names = ("image_id", "eps", "attack", "correct_share", "success", "norm", "queries", "gradients")
+    return {name: getattr(row, name) for name in names}

@@ -1,0 +1,206 @@
+"""`spikeproof`: the command line. Each command loads only what it needs."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.domain.errors import SpikeproofError
+
+if TYPE_CHECKING:
+    from app.client import Client
+
+cli = typer.Typer(
+    name="spikeproof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
+)
+Port = Annotated[int | None, typer.Option(help="0: any free port")]
+Host = Annotated[str | None, typer.Option(help="address to listen on")]
+
+
+def main() -> None:
+    """Entry of the `spikeproof` command: an error of ours is one line, not a stack trace."""
+    try:
+        cli()
+    except SpikeproofError as error:
+        print(f"spikeproof: {error.detail}", file=sys.stderr)
+        sys.exit(1)
+
+
+@cli.command()
+def serve(port: Port = None, host: Host = None) -> None:
+    """Start the embedded service: API and workers on SQLite, until Ctrl-C."""
+    from app.launcher import Launcher, install_signals
+    from app.logs import configure
+    from app.settings import settings
+
+    configure()
+    given = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
+    launcher = Launcher(settings().model_copy(update=given))
+    install_signals(launcher)
+    with launcher:
+        print(f"spikeproof is at {launcher.url}  (API: {launcher.url}/docs)", flush=True)
+        launcher.run()
+
+
+@cli.command()
+def worker() -> None:
+    """Start one more worker on the database and data folder of the settings, until Ctrl-C."""
+    import runpy
+
+    sys.argv = ["spikeproof-worker"]
+    runpy.run_module("worker.poll", run_name="__main__")
+
+
+@cli.command()
+def demo() -> None:
+    """Train and attack ResNet-20 in three variants on real scans of digits; print the leaderboard."""
+    from app.demo import run_demo
+
+    run_demo()
+
+
+@cli.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="YAML or JSON: the body of POST /experiments")],
+    wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended, showing progress")] = False,
+) -> None:
+    """Queue an experiment."""
+    import yaml
+
+    from app.progress_bars import follow
+
+    try:
+        spec = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SpikeproofError(f"cannot read {file}: {error}") from error
+    with _client() as client:
+        experiment = client.submit(spec)
+        print(experiment["id"])
+        if wait and follow(client, experiment)["state"] != "succeeded":
+            raise typer.Exit(1)
+
+
+@cli.command()
+def experiments(dataset: str | None = None, state: str | None = None) -> None:
+    """List the newest experiments."""
+    with _client() as client:
+        filters = {k: v for k, v in {"dataset": dataset, "state": state}.items() if v is not None}
+        rows = [
+            [e["id"], e["name"] or "", e["dataset"], e["state"], f"{e['progress']:.0%}", e["created_at"]]
+            for e in client.experiments(**filters)
+        ]
+    _print_table(["id", "name", "dataset", "state", "done", "created"], rows)
+
+
+@cli.command()
+def cancel(experiment_id: str) -> None:
+    """Cancel an experiment; runs that another one wants go on."""
+    with _client() as client:
+        print(client.cancel(experiment_id)["state"])
+
+
+@cli.command()
+def leaderboard(
+    dataset: Annotated[str, typer.Option()],
+    format: Annotated[str, typer.Option(help="table, md, csv, latex or json")] = "table",
+    eps: str | None = None,
+    norm: str | None = None,
+    suite: str | None = None,
+) -> None:
+    """Print the leaderboard of a data set."""
+    import json
+
+    from app.progress_bars import print_board
+
+    if format not in ("table", "md", "csv", "latex", "json"):
+        raise SpikeproofError(f"unknown format {format!r}; use table, md, csv, latex or json")
+    filters = {k: v for k, v in {"eps": eps, "norm": norm, "suite": suite}.items() if v is not None}
+    with _client() as client:
+        if format in ("md", "csv", "latex"):
+            print(client.leaderboard_text(dataset, format, **filters), end="")
+        elif format == "json":
+            print(json.dumps(client.leaderboard(dataset, **filters), indent=2))
+        else:
+            print_board(client.leaderboard(dataset, **filters))
+
+
+@cli.command()
+def predict(checkpoint: str, images: list[Path], draws: int = 20, seed: int = 0, top: int = 3) -> None:
+    """Classify PNG or JPEG images with a checkpoint."""
+    for path in images:
+        if not path.is_file():
+            raise SpikeproofError(f"there is no image {path}")
+    with _client() as client:
+        answer = client.predict(checkpoint, images, draws=draws, seed=seed, top=top)
+    for path, prediction in zip(images, answer["predictions"], strict=True):
+        print(f"{path}: " + ", ".join(map(_class_text, prediction["top"])))
+
+
+def _class_text(entry: dict[str, Any]) -> str:
+    spread = "" if entry["sd"] is None else f" ± {100 * entry['sd']:.1f}"
+    return f"{entry['class']} {100 * entry['probability']:.1f}{spread} %"
+
+
+@cli.command()
+def datasets() -> None:
+    """List data sets; needs no running service."""
+    from app.domain.errors import Conflict
+    from app.settings import settings
+    from app.storage import datasets as local
+
+    rows = []
+    for name in local.names(settings().data_dir):
+        try:
+            found = local.find(name, settings().data_dir)
+        except Conflict as error:
+            rows.append([name, "", "", "", error.detail])
+            continue
+        size = f"{found.train_size} + {found.test_size}"
+        shape = "x".join(map(str, found.shape))
+        rows.append([name, str(len(found.classes)), shape, size, "here" if found.present else "not here"])
+    _print_table(["name", "classes", "shape", "train + test", ""], rows)
+
+
+@cli.command()
+def attacks() -> None:
+    """List attacks and suites; needs no running service."""
+    from app.domain.attacks import ATTACKS, SUITES
+
+    rows = [[a.name, a.title, ", ".join(a.norms), a.box, a.reference] for a in ATTACKS.values()]
+    _print_table(["attack", "", "norms", "box", "reference"], rows)
+    _print_table(["suite", ""], [[s.name, s.title] for s in SUITES.values()])
+
+
+@cli.command()
+def doctor() -> None:
+    """Check what the service needs here: versions, devices, data folder, database."""
+    from app.doctor import checks
+
+    failed = False
+    for name, ok, detail in checks():
+        print(f"{'ok  ' if ok else 'FAIL'}  {name}: {detail}")
+        failed |= not ok
+    raise typer.Exit(1 if failed else 0)
+
+
+def _client() -> "Client":
+    from app.client import Client
+    from app.settings import settings
+
+    return Client(settings().url, settings().api_key)
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The quick start, end to end: `spikeproof demo`."""
+
+import json
+import threading
+from typing import Any
+
+from rich.console import Console
+
+from app.client import Client
+from app.domain.errors import SpikeproofError
+from app.launcher import Launcher, install_signals
+from app.progress_bars import describe, follow, print_board
+from app.settings import settings
+
+QUICK_START: dict[str, Any] = {"name": "quick start", "dataset": "digits", "seeds": [0, 1]}
+WORKERS = 2
+
+
+def run_demo() -> None:
+    """Starts the service on a free port, runs the quick start, prints and writes the leaderboard, stops.
+
+    Raises SpikeproofError when a run fails.
+    """
+    console = Console()
+    config = settings().model_copy(update={"port": 0, "workers": settings().workers or WORKERS})
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    with (config.data_dir / "service.log").open("ab") as log, Launcher(config, output=log) as launcher:
+        install_signals(launcher)
+        console.print(f"The service is at {launcher.url}, its log in {config.data_dir / 'service.log'}.")
+        keeper = threading.Thread(target=launcher.run, daemon=True)
+        keeper.start()
+        with Client(launcher.url) as client:
+            experiment = follow(client, client.submit(QUICK_START), console)
+            _check(client, experiment)
+            board = client.leaderboard(QUICK_START["dataset"])
+            checkpoints = client.checkpoints(dataset=QUICK_START["dataset"], variant="lif")
+        launcher.stop()
+        keeper.join()
+    path = config.data_dir / "leaderboard.json"
+    path.write_text(json.dumps(board, indent=2) + "\n")
+    print_board(board, console)
+    console.print(f"\nThe same as data: {path}")
+    console.print("Now: `make serve`, then for a prediction")
+    console.print(f"  .venv/bin/spikeproof predict {checkpoints[0]['id']} IMAGE.png", highlight=False)
+
+
+def _check(client: Client, experiment: dict[str, Any]) -> None:
+    failed = [run for run in experiment["runs"] if run["state"] != "succeeded"]
+    if failed:
+        lines = [f"{describe(run)} {run['state']}: {run['error'] or 'no reason given'}" for run in failed]
+        log = client.run(failed[0]["id"])["log"].strip().splitlines()[-5:]
+        raise SpikeproofError("\n  ".join(["the demo did not succeed:", *lines, *log]))

@@ -1,0 +1,69 @@
+"""`spikeproof doctor`: what the service needs, and whether it is here."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.launcher import count_gpus
+from app.settings import settings
+from app.storage import datasets
+from app.storage.engine import Database
+
+Check = tuple[str, bool, str]
+_NEED_BYTES = 2 * 2**30
+
+
+def checks() -> Iterator[Check]:
+    """(what, whether it is well, detail), in the order of what depends on what."""
+    yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
+    yield from _packages()
+    yield "processors", True, f"{os.cpu_count()} cores, {count_gpus()} NVIDIA GPUs"
+    yield _data_folder()
+    yield _database()
+    present = [n for n in datasets.names(settings().data_dir) if _present(n)]
+    yield "data sets", bool(present), f"{', '.join(present)} here"
+
+
+def _packages() -> Iterator[Check]:
+    for name in ("torch", "torchvision", "fastapi", "sqlalchemy", "celery"):
+        try:
+            yield name, True, version(name)
+        except PackageNotFoundError:
+            yield name, False, "not installed; run `make install`"
+
+
+def _data_folder() -> Check:
+    folder = settings().data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return "data folder", False, f"{folder}: {error.strerror}; set SPIKEPROOF_DATA_DIR"
+    enough = free > _NEED_BYTES and os.access(folder, os.W_OK)
+    return "data folder", enough, f"{folder}, {free / 2**30:.1f} GiB free"
+
+
+def _database() -> Check:
+    database = Database(settings().resolved_database_url)
+    try:
+        with database.reading() as session:
+            session.execute(select(1))
+    except SQLAlchemyError as error:
+        return "database", False, f"{type(error).__name__}: check SPIKEPROOF_DATABASE_URL"
+    finally:
+        database.close()
+    return "database", True, "SQLite" if database.is_sqlite else "PostgreSQL"
+
+
+def _present(name: str) -> bool:
+    from app.domain.errors import Conflict
+
+    try:
+        return datasets.find(name, settings().data_dir).present
+    except Conflict:
+        return False

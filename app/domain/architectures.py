@@ -1,0 +1,46 @@
+"""Facts about the architectures and variants a request may name. The networks are in `models`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Variant = Literal["default", "lif", "paralif"]
+VARIANTS: tuple[Variant, ...] = ("default", "lif", "paralif")
+SPIKING: tuple[Variant, ...] = ("lif", "paralif")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights on offer, with their ImageNet top-1 accuracy as a fraction."""
+
+    name: str
+    title: str
+    imagenet_accuracy: float
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`depths`: how many residual groups can be frozen; `features`: width after the average pool."""
+
+    name: str
+    title: str
+    reference: str
+    depths: int
+    features: int
+    minimum_size: int
+    weights: tuple[Weights, ...] = ()
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    a.name: a
+    for a in (
+        Architecture("resnet20", "ResNet-20 for CIFAR", "He et al. 2016, arXiv:1512.03385, section 4.2", 3, 64, 8),
+        Architecture(
+            "resnet18", "ResNet-18", "He et al. 2016, arXiv:1512.03385", 4, 512, 8,
+            (Weights("imagenet", "torchvision ResNet18_Weights.IMAGENET1K_V1", 0.69758),),
+        ),
+        Architecture(
+            "resnet50", "ResNet-50", "He et al. 2016, arXiv:1512.03385", 4, 2048, 8,
+            (Weights("imagenet", "torchvision ResNet50_Weights.IMAGENET1K_V2", 0.80858),),
+        ),
+    )
+}

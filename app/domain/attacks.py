@@ -1,0 +1,189 @@
+"""The catalogue: which attacks and suites there are, with parameters, budgets and references.
+
+The attacks themselves are in `worker.attacks`, one a file under the same name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+from app.domain.errors import suggestion
+
+Norm = Literal["linf", "l2"]
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of an attack: default, inclusive range or choices, and what it means."""
+
+    default: int | float | str | bool
+    meaning: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> str | None:
+        """What is wrong with `value`, or None."""
+        kind = type(self.default)
+        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if not fits or (kind is not bool and isinstance(value, bool)):
+            return f"must be {kind.__name__}, not {value!r}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        if self.minimum is not None and not self.minimum <= value <= (self.maximum or float("inf")):
+            return f"must lie in {self.minimum:g}..{self.maximum:g}, not {value!r}"
+        return None
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A catalogue entry."""
+
+    name: str
+    title: str
+    norms: tuple[Norm, ...]
+    box: Literal["white", "black", "none"]
+    reference: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` over the defaults. Raises ValueError naming every fault and what is allowed."""
+        faults = [
+            f"unknown parameter {name!r}{suggestion(name, self.parameters)}"
+            for name in given
+            if name not in self.parameters
+        ]
+        for name, parameter in self.parameters.items():
+            if name in given and (fault := parameter.check(given[name])):
+                faults.append(f"{name} {fault}")
+        if faults:
+            raise ValueError(f"{self.name}: " + "; ".join(faults))
+        return {name: given.get(name, p.default) for name, p in self.parameters.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of a suite with its full budget; `grid` limits it to those radii (None: all)."""
+
+    attack: str
+    parameters: Mapping[str, Any]
+    grid: tuple[Fraction, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Attacks run together. `survivors`: each stage attacks only what the ones before left standing,
+    and the figure beside its name is the running union after it."""
+
+    name: str
+    version: int
+    title: str
+    norms: tuple[Norm, ...]
+    survivors: bool
+    stages: tuple[Stage, ...]
+
+    @property
+    def grid(self) -> tuple[Fraction, ...]:
+        """The radii its stages bring along, ascending; empty where the data set decides."""
+        return tuple(sorted({eps for stage in self.stages for eps in stage.grid or ()}))
+
+
+_DRAWS = Parameter(8, "draws averaged for one gradient of a stochastic model (EOT)", 1, 256)
+
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack
+    for attack in (
+        Attack(
+            "fgsm", "Fast gradient sign method", ("linf", "l2"), "white",
+            "Goodfellow, Shlens, Szegedy 2015, arXiv:1412.6572", {"draws": _DRAWS},
+        ),
+        Attack(
+            "pgd", "Projected gradient descent (BIM without random start)", ("linf", "l2"), "white",
+            "Madry et al. 2018, arXiv:1706.06083",
+            {
+                "steps": Parameter(20, "gradient steps", 1, 10_000),
+                "step_size": Parameter(0.25, "length of a step as a share of eps", 1e-4, 10.0),
+                "random_start": Parameter(True, "start at a uniform point of the ball"),
+                "restarts": Parameter(1, "independent starts", 1, 100),
+                "draws": _DRAWS,
+            },
+        ),
+        Attack(
+            "deepfool", "DeepFool, projected into the ball", ("linf", "l2"), "white",
+            "Moosavi-Dezfooli, Fawzi, Frossard 2016, arXiv:1511.04599",
+            {
+                "steps": Parameter(50, "linearisations", 1, 1000),
+                "overshoot": Parameter(0.02, "how far past the boundary, as a share", 0.0, 1.0),
+                "candidates": Parameter(10, "classes considered, highest logits first", 2, 1000),
+                "draws": _DRAWS,
+            },
+        ),
+        Attack(
+            "square", "Square attack", ("linf",), "black",
+            "Andriushchenko et al. 2020, arXiv:1912.00049",
+            {
+                "queries": Parameter(5000, "forward passes an image", 1, 100_000),
+                "p_init": Parameter(0.8, "share of the pixels in the first square", 1e-3, 1.0),
+                "schedule": Parameter(
+                    "scaled", "p halves after fixed query counts, or those scaled by queries/10000",
+                    choices=("scaled", "standard"),
+                ),
+                "draws": _DRAWS,
+            },
+        ),
+        Attack(
+            "noise", "Random noise: the floor every attack must beat", ("linf", "l2"), "none",
+            "uniform in the ball, or Gaussian scaled into it",
+            {
+                "distribution": Parameter("uniform", "of the perturbation", choices=("uniform", "gaussian")),
+                "tries": Parameter(10, "perturbations an image", 1, 10_000),
+            },
+        ),
+    )
+}
+
+# The study's radii are in ImageNet-normalised units; one such unit is about .225 of a pixel unit.
+_NORMALISED_UNIT = Fraction("0.225")
+
+
+def _study(*values: str) -> tuple[Fraction, ...]:
+    return tuple(Fraction(v) * _NORMALISED_UNIT for v in values)
+
+
+_STUDY_FGSM = _study(".001", ".0025", ".005", ".0075", ".01", ".05", ".1", ".5", "1")
+_STUDY_DEEPFOOL = _study(*(str(2 * 2**k / 10_000) for k in range(10)))
+_STUDY_SQUARE = _study(".004", ".005", ".006", ".007", ".01", ".02", ".03", ".5", "1")
+
+
+def _stage(name: str, grid: tuple[Fraction, ...] | None = None, **given: Any) -> Stage:
+    return Stage(name, ATTACKS[name].resolve(given), grid)
+
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", ("linf",), True,
+            (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200)),
+        ),
+        Suite(
+            "study", 1, "FGSM, DeepFool and Square, each alone over the study's radii", ("linf",), False,
+            (
+                _stage("fgsm", _STUDY_FGSM),
+                _stage("deepfool", _STUDY_DEEPFOOL),
+                _stage("square", _STUDY_SQUARE, queries=100, schedule="standard"),
+            ),
+        ),
+    )
+}
+# From weakest to strongest: without a filter the leaderboard shows the strongest suite that has rows.
+SUITE_STRENGTH = ("custom", "study", "quick")
+
+
+def find_attack(name: str) -> Attack:
+    """The catalogue entry. Raises ValueError naming the nearest."""
+    if name not in ATTACKS:
+        raise ValueError(f"unknown attack {name!r}{suggestion(name, ATTACKS)}")
+    return ATTACKS[name]

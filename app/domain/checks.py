@@ -1,0 +1,121 @@
+"""What in a request does not fit together, each fault with its place and what is allowed.
+
+Fields, types and ranges were checked before, by the models of `app.domain.spec`.
+"""
+
+from fractions import Fraction
+
+from app.domain.architectures import ARCHITECTURES
+from app.domain.attacks import SUITES, Norm, find_attack
+from app.domain.datasets import Dataset
+from app.domain.epsilon import parse_epsilon
+from app.domain.errors import Problem, suggestion
+from app.domain.plan import resolve_training
+from app.domain.recipes import RECIPES
+from app.domain.spec import AttackUse, EvaluationSpec, ExperimentSpec, TrainingSpec
+
+MAX_RUNS = 2_000
+LARGEST_EPS: dict[Norm, int] = {"linf": 1, "l2": 100}
+
+
+def check_experiment(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
+    """What does not fit together; empty where all is well."""
+    runs = len(spec.architectures) * len(spec.seeds) * (1 + len(spec.variants) * 2 * len(spec.branch_seeds))
+    size = (
+        [Problem("/seeds", f"asks for up to {runs} runs; at most {MAX_RUNS} are allowed")] if runs > MAX_RUNS else []
+    )
+    return size + _check_image_size(spec, dataset) + _check_training(spec) + _check_evaluation(spec.evaluation, dataset)
+
+
+def _check_image_size(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
+    side = spec.training.image_size or min(dataset.shape[1:])
+    pointer = "/training/image_size" if spec.training.image_size else "/dataset"
+    return [
+        Problem(pointer, f"{name} needs images of at least {facts.minimum_size} pixels a side, not {side}")
+        for name in spec.architectures
+        if side < (facts := ARCHITECTURES[name]).minimum_size
+    ]
+
+
+def _check_training(spec: ExperimentSpec) -> list[Problem]:
+    training, found = spec.training, []
+    if training.recipe is not None and training.recipe not in RECIPES:
+        detail = f"unknown recipe {training.recipe!r}{suggestion(training.recipe, RECIPES)}"
+        return [Problem("/training/recipe", detail)]
+    for name in spec.architectures:
+        facts = ARCHITECTURES[name]
+        if training.weights != "none" and not facts.weights:
+            offers = [a.name for a in ARCHITECTURES.values() if a.weights]
+            detail = f"{name} has no {training.weights} weights; use 'none', or one of {', '.join(offers)}"
+            found.append(Problem("/training/weights", detail))
+        found += _check_depths(training, name, facts.depths)
+    return found + _check_branch_at(spec)
+
+
+def _check_depths(training: TrainingSpec, name: str, depths: int) -> list[Problem]:
+    places = [("/training/freeze_depth", training.freeze_depth)]
+    places += [(f"/training/overrides/{i}/freeze_depth", o.freeze_depth) for i, o in enumerate(training.overrides)
+               if o.architecture in (None, name)]
+    found = []
+    for pointer, depth in places:
+        if depth and training.weights == "none":
+            detail = "freezing untrained weights makes no sense: use 0, or weights that are trained"
+            found.append(Problem(pointer, detail))
+        elif depth is not None and depth > depths:
+            found.append(Problem(pointer, f"{name} has {depths} residual groups: use 0..{depths}"))
+    return found
+
+
+def _check_branch_at(spec: ExperimentSpec) -> list[Problem]:
+    found = []
+    for name in spec.architectures:
+        for variant in spec.variants:
+            cell = resolve_training(spec.training, name, variant)
+            if cell.branch_at > cell.epochs:
+                detail = f"{name} {variant} trains {cell.epochs} epochs; branch at 1..{cell.epochs}"
+                found.append(Problem("/training/branch_at", detail))
+    return found
+
+
+def _check_evaluation(evaluation: EvaluationSpec, dataset: Dataset) -> list[Problem]:
+    found = _check_suite(evaluation)
+    largest = Fraction(LARGEST_EPS[evaluation.norm])
+    for i, value in enumerate(evaluation.eps or []):
+        if parse_epsilon(value) > largest:
+            detail = f"must be at most {largest} for {evaluation.norm}: pixels lie in 0..1"
+            found.append(Problem(f"/evaluation/eps/{i}", detail))
+    if len({parse_epsilon(e) for e in evaluation.eps or []}) != len(evaluation.eps or []):
+        found.append(Problem("/evaluation/eps", "names one radius twice"))
+    if evaluation.norm not in dataset.default_eps and evaluation.eps is None:
+        detail = f"{dataset.name} has no default radii for {evaluation.norm}; give some"
+        found.append(Problem("/evaluation/eps", detail))
+    return found
+
+
+def _check_suite(evaluation: EvaluationSpec) -> list[Problem]:
+    if evaluation.attacks is not None:
+        if evaluation.suite is not None:
+            return [Problem("/evaluation/suite", "give a suite or a list of attacks, not both")]
+        return [p for i, use in enumerate(evaluation.attacks) for p in _check_attack(use, evaluation.norm, i)]
+    name = evaluation.suite or "quick"
+    if name not in SUITES:
+        return [Problem("/evaluation/suite", f"unknown suite {name!r}{suggestion(name, SUITES)}")]
+    if evaluation.norm not in SUITES[name].norms:
+        allowed = ", ".join(SUITES[name].norms)
+        return [Problem("/evaluation/norm", f"suite {name} is for {allowed}; for {evaluation.norm} list attacks")]
+    return []
+
+
+def _check_attack(use: AttackUse, norm: Norm, index: int) -> list[Problem]:
+    try:
+        attack = find_attack(use.name)
+    except ValueError as error:
+        return [Problem(f"/evaluation/attacks/{index}/name", str(error))]
+    if norm not in attack.norms:
+        detail = f"{use.name} is for {', '.join(attack.norms)}, not {norm}"
+        return [Problem(f"/evaluation/attacks/{index}/name", detail)]
+    try:
+        attack.resolve(use.parameters)
+    except ValueError as error:
+        return [Problem(f"/evaluation/attacks/{index}/parameters", str(error))]
+    return []

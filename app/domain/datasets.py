@@ -1,0 +1,135 @@
+"""Facts about the data sets: official class order, shapes, licences, default radii, augmentation.
+
+Anything else is an image folder `DATA_DIR/datasets/NAME/{train,test}/CLASS/*.png|jpg`; a folder with
+a known name stands in for the download and keeps the official class order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.domain.attacks import Norm
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training may do to an image of this kind: random crop after padding, mirror image."""
+
+    crop_padding: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """A known data set. `shape` is (channels, height, width) in native pixels."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+    licence: str
+    source: str
+    eps: dict[Norm, tuple[str, ...]]
+    headline: dict[Norm, str]
+    augmentation: Augmentation
+    built_in: bool = False  # ships with a dependency; needs no folder
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as this service sees it now; `fingerprint` changes when its images may have."""
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train_size: int
+    test_size: int
+    fingerprint: str
+    facts: DatasetFacts | None = None
+    present: bool = True
+
+    @property
+    def default_eps(self) -> dict[Norm, tuple[str, ...]]:
+        """Radii where the request names none."""
+        return self.facts.eps if self.facts else NATURAL_EPS
+
+    @property
+    def headline_eps(self) -> dict[Norm, str]:
+        """The radius that the leaderboard shows first."""
+        return self.facts.headline if self.facts else NATURAL_HEADLINE
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """Folders of one's own are treated as natural images: an eighth of the side, mirrored."""
+        return self.facts.augmentation if self.facts else Augmentation(max(1, self.shape[1] // 8), flip=True)
+
+
+NATURAL_EPS: dict[Norm, tuple[str, ...]] = {"linf": ("0.5/255", "2/255", "8/255"), "l2": ("0.5",)}
+NATURAL_HEADLINE: dict[Norm, str] = {"linf": "8/255", "l2": "0.5"}
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
+shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"""
+_FASHION = "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
+
+KNOWN: dict[str, DatasetFacts] = {
+    facts.name: facts
+    for facts in (
+        DatasetFacts(
+            "digits", "Optical recognition of handwritten digits, 8x8", tuple("0123456789"), (1, 8, 8), 1438, 359,
+            "CC BY 4.0", "scikit-learn; Alpaydin and Kaynak 1998, doi:10.24432/C50P49",
+            {"linf": ("8/255", "32/255", "64/255"), "l2": ("0.5",)}, {"linf": "32/255", "l2": "0.5"},
+            Augmentation(1, flip=False), built_in=True,
+        ),
+        DatasetFacts(
+            "cifar10", "CIFAR-10", tuple(_CIFAR10.split()), (3, 32, 32), 50_000, 10_000,
+            "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+        ),
+        DatasetFacts(
+            "cifar100", "CIFAR-100", tuple(_CIFAR100.split()), (3, 32, 32), 50_000, 10_000,
+            "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+        ),
+        DatasetFacts(
+            "fashion-mnist", "Fashion-MNIST", tuple(_FASHION.split()), (1, 28, 28), 60_000, 10_000,
+            "MIT", "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747",
+            {"linf": ("8/255", "16/255", "26/255"), "l2": ("0.5",)}, {"linf": "26/255", "l2": "0.5"},
+            Augmentation(2, flip=True),
+        ),
+    )
+}
+
+
+def class_order(name: str, found: Sequence[str]) -> tuple[str, ...]:
+    """Official order for a known name, else sorted. Raises ValueError when folders do not match it."""
+    if name not in KNOWN:
+        return tuple(sorted(found))
+    official = KNOWN[name].classes
+    if set(found) != set(official):
+        missing, foreign = sorted(set(official) - set(found)), sorted(set(found) - set(official))
+        raise ValueError(f"classes of {name} do not match: missing {missing}, not of it {foreign}")
+    return official
+
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of one class folder, by name: the order of their ids."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def how_to_get(name: str) -> str:
+    """What to do about a known data set that is not here."""
+    return (
+        f"the images of {name} are not here; lay them out as DATA_DIR/datasets/{name}/"
+        "{train,test}/CLASS/*.png (or .jpg)"
+    )

@@ -1,0 +1,46 @@
+"""The attack radius: read from numbers or fractions, compared as a fraction.
+
+`"8/255"`, `0.03137254901960784` and `"0.0313725490196"` name one radius.
+"""
+
+import re
+from fractions import Fraction
+
+_NUMBER = r"(\d{1,12}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,2})?"
+_RADIUS = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.ASCII)
+_LARGEST_DENOMINATOR = 10**6  # fine enough for the study's grids x .225
+_CLOSE = 1e-12  # a float this near to a simple fraction is meant as that fraction
+
+
+def parse_epsilon(value: float | str) -> Fraction:
+    """`parse_epsilon("8/255")` -> Fraction(8, 255).
+
+    Raises ValueError, with what is allowed, for anything but a positive finite number.
+    """
+    try:
+        exact = _read(value)
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        allowed = "give a number such as 0.03 or a fraction such as '8/255'"
+        raise ValueError(f"{value!r} is not a radius; {allowed}") from error
+    if exact <= 0:
+        raise ValueError(f"a radius must be greater than 0, not {value!r}")
+    simple = exact.limit_denominator(_LARGEST_DENOMINATOR)
+    return simple if abs(simple - exact) <= _CLOSE and simple > 0 else exact
+
+
+def _read(value: float | str) -> Fraction:
+    if not isinstance(value, str):
+        return Fraction(value)
+    match = _RADIUS.fullmatch(value)
+    if match is None:
+        raise ValueError(value)
+    return Fraction(match[1]) / Fraction(match[3] or 1)
+
+
+def format_epsilon(value: Fraction) -> str:
+    """Shortest exact form, over 255 where that is how people write it: `"8/255"`, `"0.5/255"`, `"1/10"`."""
+    over_255 = value * 255
+    for places in (1, 2, 4):
+        if (over_255 * places).denominator == 1 and value.denominator not in (1, 2, 5, 10, 20, 100):
+            return f"{float(over_255):g}/255"
+    return str(value)

@@ -1,0 +1,104 @@
+"""Everything that can go wrong, in one tree.
+
+    SpikeproofError
+    |-- InvalidInput        422  a request that does not fit; one Problem per fault
+    |-- NotFound            404  a name in a path or query that does not exist
+    |-- Conflict            409  the request is fine, the state of things forbids it
+    |-- PayloadTooLarge     413
+    |-- UnsupportedMedia    415
+    |-- ServiceUnavailable  503  try again later
+    |-- JobError            --   a job that fails however often it is tried again
+    `-- LeaseLost           --   a job that no longer owns its run and must write nothing more
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault in a request body: where (a JSON pointer) and what."""
+
+    pointer: str
+    detail: str
+
+
+class SpikeproofError(Exception):
+    """Root of the tree. `status` is the HTTP status it maps to."""
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidInput(SpikeproofError):
+    """The body does not fit; `problems` says where and what is allowed."""
+
+    status = 422
+    title = "Invalid input"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(f"{p.pointer}: {p.detail}" for p in problems))
+        self.problems = list(problems)
+
+
+class NotFound(SpikeproofError):
+    """What a path or query names does not exist."""
+
+    status = 404
+    title = "Not found"
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str] = ()) -> Self:
+        """`NotFound.of("data set", "cifar", names)`: names the nearest."""
+        return cls(f"there is no {kind} {name!r}" + suggestion(name, known))
+
+
+class Conflict(SpikeproofError):
+    """The state of things forbids it."""
+
+    status = 409
+    title = "Conflict"
+
+
+class PayloadTooLarge(SpikeproofError):
+    """The body or a file in it is over its limit."""
+
+    status = 413
+    title = "Too large"
+
+
+class UnsupportedMedia(SpikeproofError):
+    """The body is of a type that is not taken here."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class ServiceUnavailable(SpikeproofError):
+    """Something the request needs is down or busy."""
+
+    status = 503
+    title = "Service unavailable"
+
+
+class JobError(SpikeproofError):
+    """A job cannot succeed, however often it is tried: its run fails with this text."""
+
+
+class LeaseLost(SpikeproofError):
+    """This process no longer owns the run: another attempt does, or it was cancelled."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'cifar10'? Known: cifar10, digits"`, or an empty string."""
+    names = sorted(known)
+    near = get_close_matches(name.lower(), names, n=2, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listed = f"{hint or ';'} known: {', '.join(names[:20])}" if names else hint
+    return listed + (", ..." if len(names) > 20 else "")

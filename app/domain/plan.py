@@ -1,0 +1,222 @@
+"""An experiment becomes a graph of runs.
+
+A `train` run per (architecture, seed), a `branch` run per spiking variant and branch seed from that
+checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything that its result depends
+on, so two runs with one key have one result and can be shared.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from app.domain.architectures import SPIKING
+from app.domain.attacks import SUITES, Stage, find_attack
+from app.domain.datasets import Dataset
+from app.domain.epsilon import parse_epsilon
+from app.domain.lifecycle import RunKind
+from app.domain.protocol import Protocol, digest
+from app.domain.recipes import RECIPES, Recipe
+from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
+
+VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on
+
+
+@dataclass(frozen=True)
+class CellTraining:
+    """Everything about the training of one cell (architecture x variant) of the table."""
+
+    weights: str
+    stem: str
+    image_size: int | None
+    freeze_depth: int
+    epochs: int
+    branch_epochs: int
+    branch_at: int
+    batch_size: int
+    continuous_rates: tuple[float, float]
+    branch_rates: tuple[float, float]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to be; `depends_on` is the key of the run whose checkpoint it starts from."""
+
+    kind: RunKind
+    spec: dict[str, Any]
+    depends_on: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the specification: equal keys, equal results."""
+        return digest(self.spec)
+
+
+def resolve_training(training: TrainingSpec, architecture: str, variant: str) -> CellTraining:
+    """Defaults from the weights and the recipe, then the request, then the overrides that fit the cell."""
+    pretrained = training.weights != "none"
+    recipe = RECIPES[training.recipe or ("study" if pretrained else "default")]
+    given: dict[str, Any] = {
+        name: value
+        for source in (training, *(o for o in training.overrides if _fits(o, architecture, variant)))
+        for name, value in source.model_dump().items()
+        if value is not None
+    }
+    rate = given.get("learning_rate")
+    epochs = given.get("epochs", recipe.continuous.epochs)
+    return CellTraining(
+        weights=training.weights,
+        stem=training.stem or ("imagenet" if pretrained else "cifar"),
+        image_size=training.image_size or (224 if pretrained else None),
+        freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),
+        epochs=epochs,
+        branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
+        branch_at=given.get("branch_at", epochs),
+        batch_size=given.get("batch_size", recipe.batch_size),
+        continuous_rates=_rates(rate, recipe.continuous.learning_rate, recipe.continuous.decoder_learning_rate),
+        branch_rates=_rates(rate, recipe.branch.learning_rate, recipe.branch.decoder_learning_rate),
+        recipe=recipe,
+    )
+
+
+def _fits(override: Any, architecture: str, variant: str) -> bool:
+    return override.architecture in (None, architecture) and override.variant in (None, variant)
+
+
+def _rates(given: float | None, rate: float, decoder_rate: float) -> tuple[float, float]:
+    return (rate, decoder_rate) if given is None else (given, given)
+
+
+def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
+    """The protocol an evaluation asks for, its defaults filled in from suite and data set."""
+    if evaluation.attacks is None:
+        suite = SUITES[evaluation.suite or "quick"]
+        name, version, survivors, stages = suite.name, suite.version, suite.survivors, suite.stages
+    else:
+        name, version, survivors = "custom", 1, True
+        stages = tuple(Stage(use.name, find_attack(use.name).resolve(use.parameters)) for use in evaluation.attacks)
+    if evaluation.eps is not None:  # radii asked for: every stage runs at each
+        stages = tuple(Stage(s.attack, s.parameters) for s in stages)
+    grid = {eps for s in stages for eps in s.grid or ()}
+    eps = {parse_epsilon(e) for e in evaluation.eps or ()} or grid or _default_eps(dataset, evaluation)
+    return Protocol(
+        dataset=dataset.name, fingerprint=dataset.fingerprint, norm=evaluation.norm, eps=tuple(sorted(eps)),
+        suite=name, suite_version=version, survivors=survivors, stages=stages,
+        images=min(evaluation.images, dataset.test_size),
+    )
+
+
+def _default_eps(dataset: Dataset, evaluation: EvaluationSpec) -> set[Fraction]:
+    return {parse_epsilon(e) for e in dataset.default_eps[evaluation.norm]}
+
+
+def expand(experiment: ExperimentSpec, dataset: Dataset) -> list[PlannedRun]:
+    """All runs of the experiment, each after the one it depends on, none twice."""
+    protocol = make_protocol(experiment.evaluation, dataset)
+    runs: dict[str, PlannedRun] = {}
+    for cell in _cells(experiment, dataset):
+        for run in cell:
+            runs.setdefault(run.key, run)
+        evaluation = _evaluate_run(cell[-1], protocol)
+        runs.setdefault(evaluation.key, evaluation)
+    return list(runs.values())
+
+
+def _cells(experiment: ExperimentSpec, dataset: Dataset) -> Iterator[list[PlannedRun]]:
+    """The chain of trainings behind each checkpoint that the table shows: `[train]` or `[train, branch]`."""
+    for architecture in experiment.architectures:
+        for seed in experiment.seeds:
+            for variant in experiment.variants:
+                training = resolve_training(experiment.training, architecture, variant)
+                parent = _train_run(dataset, architecture, seed, training, branching=variant in SPIKING)
+                if variant not in SPIKING:
+                    yield [parent]
+                    continue
+                for branch_seed in experiment.branch_seeds:
+                    yield [parent, _branch_run(parent, variant, branch_seed, training, experiment.decoder)]
+
+
+def _train_run(
+    dataset: Dataset, architecture: str, seed: int, training: CellTraining, *, branching: bool
+) -> PlannedRun:
+    keep = training.branch_at if branching and training.branch_at < training.epochs else None
+    spec = {
+        "kind": "train", "dataset": _dataset_reference(dataset), "architecture": architecture, "variant": "default",
+        "seed": seed, "epochs": training.epochs, "keep_epoch": keep,
+        "model": {"weights": training.weights, "stem": training.stem, "image_size": training.image_size},
+        "training": _training_dict(training, training.continuous_rates),
+    }
+    return PlannedRun("train", spec)
+
+
+def _branch_run(
+    parent: PlannedRun, variant: str, branch_seed: int, training: CellTraining, decoder: DecoderSpec
+) -> PlannedRun:
+    spec = {
+        **{name: parent.spec[name] for name in ("dataset", "architecture", "seed", "model")},
+        "kind": "branch", "variant": variant, "branch_seed": branch_seed, "parent": parent.key,
+        "parent_epochs": training.branch_at, "parent_training": parent.spec["training"],
+        "epochs": training.branch_epochs, "decoder": decoder_settings(decoder, variant),
+        "training": _training_dict(training, training.branch_rates),
+    }
+    return PlannedRun("branch", spec, parent.key)
+
+
+# Which settings of the decoder a variant reads; the others must not keep two equal runs apart.
+_COMMON = {"timesteps", "readout", "estimator"}
+_SETTINGS = {
+    "lif": _COMMON | {"hidden", "beta", "surrogate", "learn_threshold", "learn_time_constants"},
+    "paralif": _COMMON
+    | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "surrogate", "learn_threshold", "learn_time_constants"},
+}
+
+
+def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
+    """The settings that this variant's head depends on."""
+    return {name: value for name, value in decoder.model_dump().items() if name in _SETTINGS[variant]}
+
+
+def _training_dict(training: CellTraining, rates: tuple[float, float]) -> dict[str, Any]:
+    recipe = training.recipe
+    return {
+        "recipe": recipe.name, "recipe_version": recipe.version, "schedule": recipe.schedule,
+        "momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay,
+        "augment": recipe.augment, "randaugment_on": list(recipe.randaugment_on),
+        "batch_size": training.batch_size, "learning_rate": rates[0], "decoder_learning_rate": rates[1],
+        "freeze_depth": training.freeze_depth, "validation_share": VALIDATION_SHARE,
+    }
+
+
+def _dataset_reference(dataset: Dataset) -> dict[str, Any]:
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint}
+
+
+def _evaluate_run(trained: PlannedRun, protocol: Protocol) -> PlannedRun:
+    spec = {"kind": "evaluate", "of": trained.key, "attack_seed": 0, "protocol": protocol.to_dict(),
+            **subject_of(trained.spec)}
+    return PlannedRun("evaluate", spec, trained.key)
+
+
+def subject_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training run's spec says about its checkpoint, as rows and lists show it."""
+    return {
+        "subject": {
+            "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
+            "recipe": spec["training"]["recipe"], "precision": "float32", "seed": spec["seed"],
+            "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec), "group": group_of(spec),
+        }
+    }
+
+
+def epochs_text(spec: Mapping[str, Any]) -> str:
+    """`<X>` for a continuous model, `<X, Y>` for a branch of it: the study's notation."""
+    if spec["kind"] == "branch":
+        return f"<{spec['parent_epochs']},{spec['epochs']}>"
+    return f"<{spec['epochs']}>"
+
+
+def group_of(spec: Mapping[str, Any]) -> str:
+    """Names the cell of the table: equal for runs that differ in nothing but their seeds."""
+    ignored = {"seed", "branch_seed", "parent", "keep_epoch"}
+    return digest({name: value for name, value in spec.items() if name not in ignored})

@@ -1,0 +1,53 @@
+"""Training recipes by name. A recipe's version is raised when results would change."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Schedule = Literal["one-cycle", "constant"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one of the two trainings runs: of the continuous model, or of a branch."""
+
+    epochs: int
+    learning_rate: float
+    decoder_learning_rate: float  # of the head; a fresh spiking head takes larger steps than its encoder
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum; `augment`: random crop and mirror image as the data set allows."""
+
+    name: str
+    version: int
+    title: str
+    continuous: Phase
+    branch: Phase
+    schedule: Schedule
+    batch_size: int
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    augment: bool
+    randaugment_on: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return asdict(self)
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "default", 1, "from scratch: one-cycle SGD with Nesterov momentum, crops and mirror images",
+            Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
+        ),
+        Recipe(
+            "study", 1, "as the study: plain SGD at a constant rate; RandAugment on CIFAR-100 only",
+            Phase(5, 0.001, 0.001), Phase(5, 0.001, 0.001), "constant", 64, 0.9, False, 1e-4, False,
+            randaugment_on=("cifar100",),
+        ),
+    )
+}

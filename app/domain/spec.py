@@ -1,0 +1,128 @@
+"""What `POST /experiments` takes: fields, types, ranges, defaults.
+
+What depends on several fields, on the data set or on the catalogues is checked by `app.domain.checks`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.domain.architectures import VARIANTS, Variant
+from app.domain.attacks import Norm
+from app.domain.epsilon import parse_epsilon
+
+MAX_SEEDS = 100
+MAX_EPS = 50
+ArchitectureName = Literal["resnet18", "resnet50", "resnet20"]
+SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
+
+
+class Strict(BaseModel):
+    """No unknown fields, no silent conversion, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _radius(value: float | str) -> float | str:
+    parse_epsilon(value)
+    return value
+
+
+def _no_repeats(values: list[Any]) -> list[Any]:
+    if len({str(v) for v in values}) != len(values):
+        raise ValueError("must not name anything twice")
+    return values
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_SEEDS), AfterValidator(_no_repeats)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Batch = Annotated[int, Field(ge=2, le=4096)]
+Depth = Annotated[int, Field(ge=0, le=4)]
+Radius = Annotated[float | str, AfterValidator(_radius)]
+
+
+class Override(Strict):
+    """Another training length or rate for some cells of the table (architecture x variant)."""
+
+    architecture: ArchitectureName | None = None
+    variant: Variant | None = None
+    epochs: Epochs | None = None
+    branch_epochs: Epochs | None = None
+    branch_at: Epochs | None = None
+    learning_rate: Rate | None = None
+    batch_size: Batch | None = None
+    freeze_depth: Depth | None = None
+
+
+class TrainingSpec(Strict):
+    """How the networks are trained; null: as the recipe and the weights have it."""
+
+    weights: Literal["imagenet", "none"] = "none"
+    stem: Literal["imagenet", "cifar"] | None = None
+    image_size: Annotated[int, Field(ge=8, le=512)] | None = None
+    freeze_depth: Depth | None = None
+    epochs: Epochs | None = None
+    branch_epochs: Epochs | None = None
+    branch_at: Epochs | None = Field(None, description="branch from the parent after this epoch (null: its last)")
+    recipe: str | None = None
+    batch_size: Batch | None = None
+    learning_rate: Rate | None = None
+    overrides: list[Override] = Field(default_factory=list, max_length=100)
+
+
+class DecoderSpec(Strict):
+    """The spiking heads; `docs` of `models.decoder` have the equations."""
+
+    timesteps: int = Field(20, ge=1, le=200)
+    gain: Literal["learned"] | Annotated[float, Field(gt=0, le=1000)] = Field(
+        "learned", description="positive scale on the ParaLIF read-out: learned, or fixed at a number"
+    )
+    readout: Literal["mean"] = "mean"
+    hidden: int = Field(256, ge=1, le=8192)
+    beta: float = Field(0.95, gt=0, lt=1)
+    spike_mode: SpikeMode = "SB"
+    tau_mem: float = Field(0.02, gt=0, le=10, description="seconds")
+    tau_syn: float = Field(0.02, gt=0, le=10, description="seconds")
+    kernel: Literal["causal", "reference"] = "causal"
+    estimator: Literal["exact", "published"] = "exact"
+    surrogate: Literal["atan", "fast_sigmoid", "straight_through", "rectangle"] = "atan"
+    learn_threshold: bool = True
+    learn_time_constants: bool = False
+
+
+class AttackUse(Strict):
+    """An attack with parameters, in place of a suite."""
+
+    name: str
+    parameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
+
+
+class EvaluationSpec(Strict):
+    """What the trained networks are attacked with."""
+
+    suite: str | None = None
+    attacks: Annotated[list[AttackUse], Field(min_length=1, max_length=20)] | None = None
+    norm: Norm = "linf"
+    eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
+    images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
+
+
+class ExperimentSpec(Strict):
+    """The body of `POST /experiments`; only `dataset` is required."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(max_length=200)] | None = None
+    architectures: Annotated[list[ArchitectureName], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
+        default_factory=lambda: list[ArchitectureName](["resnet20"])
+    )
+    variants: Annotated[list[Variant], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
+        default_factory=lambda: list(VARIANTS)
+    )
+    seeds: Seeds = Field(default_factory=lambda: [0, 1, 2])
+    branch_seeds: Seeds = Field(default_factory=lambda: [0])
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    decoder: DecoderSpec = Field(default_factory=DecoderSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    fresh: bool = Field(False, description="run everything anew, even what already succeeded")

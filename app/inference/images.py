@@ -1,0 +1,59 @@
+"""Images from outside, decoded safely: PNG and JPEG only, bounded pixels, as the network's native shape."""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
+
+MAX_PIXELS = 16_000_000
+FORMATS = ("PNG", "JPEG")
+
+
+def decode_image(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], resized (bilinear) where its size differs.
+
+    Raises UnsupportedMedia for another format or a broken file, InvalidInput for too many pixels.
+    """
+    channels, height, width = shape
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                detail = f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
+                raise InvalidInput([Problem("/images", detail)])
+            grey = image.convert("L" if channels == 1 else "RGB")
+            if grey.size != (width, height):
+                grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnsupportedMedia("the image cannot be read; send PNG or JPEG") from error
+    pixels = np.asarray(grey, np.float32).reshape(height, width, channels) / 255
+    return pixels.transpose(2, 0, 1)
+
+
+def read_pixels(pixels: Any, shape: tuple[int, int, int], index: int) -> np.ndarray:
+    """JSON numbers (C, H, W), or (H, W) for one channel, in [0, 1] -> float32 (C, H, W). Raises InvalidInput."""
+    pointer = f"/images/{index}"
+    found = _nested_shape(pixels)
+    allowed = [shape] + ([shape[1:]] if shape[0] == 1 else [])
+    if found not in allowed:
+        detail = f"must be nested lists of shape {' or '.join(map(str, allowed))}, not {found}"
+        raise InvalidInput([Problem(pointer, detail)])
+    try:
+        array = np.asarray(pixels, np.float32).reshape(shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidInput([Problem(pointer, "must hold numbers in 0..1, in lists of equal length")]) from error
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        raise InvalidInput([Problem(pointer, "must hold numbers in 0..1")])
+    return array
+
+
+def _nested_shape(value: Any) -> tuple[int, ...]:
+    shape: list[int] = []
+    while isinstance(value, Sequence) and not isinstance(value, str) and len(shape) < 4:
+        shape.append(len(value))
+        value = value[0] if len(value) else None
+    return tuple(shape) if math.prod(shape) else (0,)

@@ -1,0 +1,99 @@
+"""What the command line shows while an experiment runs, and at its end."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.client import Client
+from app.domain.lifecycle import TERMINAL
+from app.reports.tables import percent
+
+
+def follow(client: Client, experiment: dict[str, Any], console: Console | None = None) -> dict[str, Any]:
+    """A bar a run until the experiment has ended. Without a terminal: a line each time a run ends."""
+    console = console or Console()
+    if not console.is_terminal:
+        return _follow_in_lines(client, experiment, console)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def update(now: dict[str, Any]) -> None:
+            for run in now["runs"]:
+                if run["id"] not in tasks:
+                    tasks[run["id"]] = progress.add_task(describe(run), total=1.0, state=run["state"], start=False)
+                if run["state"] != "queued":
+                    progress.start_task(tasks[run["id"]])
+                shown = run["phase"] or run["state"]
+                progress.update(tasks[run["id"]], completed=_done(run), state=shown)
+                if run["state"] in TERMINAL:
+                    progress.stop_task(tasks[run["id"]])
+
+        return client.wait(experiment["id"], update)
+
+
+def _follow_in_lines(client: Client, experiment: dict[str, Any], console: Console) -> dict[str, Any]:
+    told: set[str] = set()
+
+    def update(now: dict[str, Any]) -> None:
+        for run in now["runs"]:
+            if run["state"] in TERMINAL and run["id"] not in told:
+                told.add(run["id"])
+                console.print(f"[{len(told)}/{len(now['runs'])}] {describe(run)}: {run['state']}", markup=False)
+
+    return client.wait(experiment["id"], update)
+
+
+def describe(run: dict[str, Any]) -> str:
+    """`"branch resnet20 lif, seed 0"`."""
+    return f"{run['kind']} {run['architecture']} {run['variant']}, seed {run['seed']}"
+
+
+def _done(run: dict[str, Any]) -> float:
+    return 1.0 if run["state"] in TERMINAL else float(run["progress"])
+
+
+def print_board(board: dict[str, Any], console: Console | None = None) -> None:
+    """The leaderboard for a terminal, with the robust accuracy of each row at every radius measured."""
+    console = console or Console()
+    if not board["rows"]:
+        console.print(f"nothing has been measured on {board['dataset']} yet")
+        return
+    protocol = board["protocol"]
+    title = (
+        f"{board['dataset']}: suite {protocol['suite']}, {protocol['norm']} {protocol['eps_text']}, "
+        f"{protocol['images']} images, {board['rows'][0]['robust_accuracy']['n']} seeds"
+    )
+    names = ["rank", "architecture", "variant", "epochs"]
+    console.print(_rich(title, [*names, "clean %", "robust %", "verdict"], [_line(row) for row in board["rows"]]))
+    attacks = list(board["rows"][0]["attacks"])
+    left = [[*_name(row), *(percent(row["attacks"].get(name)) for name in attacks)] for row in board["rows"]]
+    title = f"accuracy % left after each attack at {protocol['eps_text']}"
+    console.print(_rich(title, ["architecture", "variant", *(f"{name} %" for name in attacks)], left))
+    radii = [point["eps_text"] for point in board["rows"][0]["curve"]]
+    curves = [[*_name(row), *(percent(point["robust_accuracy"]) for point in row["curve"])] for row in board["rows"]]
+    console.print(_rich("robust accuracy % as eps grows", ["architecture", "variant", *radii], curves))
+    for row in board["rows"]:
+        for reason in row["reasons"]:
+            console.print(f"{row['architecture']} {row['variant']}: {reason}")
+
+
+def _name(row: dict[str, Any]) -> list[str]:
+    return [row["architecture"], row["variant"]]
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    figures = (percent(row["clean_accuracy"]), percent(row["robust_accuracy"]))
+    return [str(row["rank"] or "–"), *_name(row), row["epochs"], *figures, row["verdict"]]
+
+
+def _rich(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="right" if "%" in name or "/" in name else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,109 @@
+"""Leaderboard and matrix as CSV, Markdown and LaTeX.
+
+CSV has the raw fractions of the JSON; Markdown and LaTeX have per cent with deviations.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Format = Literal["csv", "md", "latex"]
+MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "md": "text/markdown", "latex": "application/x-latex"}
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+          ">": r"\textgreater{}", "±": r"$\pm$"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """For people: `header` and `rows` of text. For programs: `records` of raw values."""
+
+    header: list[str]
+    rows: list[list[str]]
+    records: list[dict[str, Any]]
+
+
+def percent(figure: Mapping[str, Any] | None) -> str:
+    """`{"mean": .9213, "sd": .0021, ...}` -> `"92.1 ± 0.2"`, without a deviation where there is one seed."""
+    if figure is None:
+        return "–"
+    mean = f"{100 * figure['mean']:.1f}"
+    return mean if figure["sd"] is None else f"{mean} ± {100 * figure['sd']:.1f}"
+
+
+def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The leaderboard's rows; a column for each attack any of them has."""
+    attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
+    header = ["rank", "architecture", "variant", "recipe", "epochs", "clean %", "robust %"]
+    header += [f"{name} %" for name in attacks] + ["seeds", "verdict"]
+    text = []
+    for row in rows:
+        figures = [row["clean_accuracy"], row["robust_accuracy"], *(row["attacks"].get(name) for name in attacks)]
+        names = [row[name] for name in ("architecture", "variant", "recipe", "epochs")]
+        text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
+                     str(row["robust_accuracy"]["n"]), row["verdict"]])
+    return Table(header, text, [_record(row, attacks) for row in rows])
+
+
+def matrix_table(matrix: Mapping[str, Any]) -> Table:
+    """Variants down, architectures across: `92.1 ± 0.2 <5,5>`."""
+    architectures = matrix["architectures"]
+    text = [
+        [line["variant"], *(_cell(line["cells"][name]) for name in architectures)] for line in matrix["rows"]
+    ]
+    records = [
+        {"variant": line["variant"], "architecture": name, **{k: cell[k] for k in ("mean", "sd", "n", "epochs")}}
+        for line in matrix["rows"]
+        for name in architectures
+        if (cell := line["cells"][name]) is not None
+    ]
+    return Table(["variant", *architectures], text, records)
+
+
+def render(table: Table, form: Format) -> str:
+    """The table as text of that form."""
+    return {"csv": _csv, "md": _markdown, "latex": _latex}[form](table)
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    return "–" if cell is None else f"{percent(cell)} {cell['epochs']}"
+
+
+def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
+    names = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "verdict", "draws", "parameters", "id")
+    record: dict[str, Any] = {name: row[name] for name in names}
+    for name in ("clean_accuracy", "robust_accuracy"):
+        figure = row[name]
+        record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],
+                   f"{name}_high": figure["ci95"][1]}
+    record["seeds"] = row["robust_accuracy"]["n"]
+    record |= {name: (row["attacks"].get(name) or {}).get("mean") for name in attacks}
+    return record | {name: row["protocol"][name] for name in ("norm", "eps", "suite", "images")}
+
+
+def _csv(table: Table) -> str:
+    if not table.records:
+        return ",".join(table.header) + "\r\n"
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(table.records[0]))
+    writer.writeheader()
+    writer.writerows(table.records)
+    return out.getvalue()
+
+
+def _markdown(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|").replace("<", "&lt;") for c in cells) + " |\n"
+
+    return line(table.header) + "|" + "---|" * len(table.header) + "\n" + "".join(map(line, table.rows))
+
+
+def _latex(table: Table) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(_LATEX.get(ch, "--" if ch == "–" else ch) for ch in c) for c in cells) + " \\\\\n"
+
+    body = line(table.header) + "\\midrule\n" + "".join(map(line, table.rows))
+    begin = f"\\begin{{tabular}}{{{'l' * len(table.header)}}}"
+    return f"% needs \\usepackage{{booktabs}}\n{begin}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"

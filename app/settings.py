@@ -1,0 +1,56 @@
+"""The only reader of the environment. Every setting is `SPIKEPROOF_<NAME>`, also from `.env`."""
+
+import os
+import socket
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults; the README lists the same."""
+
+    model_config = SettingsConfigDict(env_prefix="SPIKEPROOF_", env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    data_dir: Path = Field(Path("data"), description="checkpoints, logs, data sets, and the SQLite file")
+    database_url: str = Field("", description="empty: SQLite in the data folder")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="0: any free port")
+    workers: int = Field(0, ge=0, le=64, description="worker processes of `serve`; 0: one a GPU, or one on the CPU")
+    threads_per_job: int = Field(0, ge=0, le=256, description="torch threads of a job; 0: cores divided by workers")
+    lease_seconds: float = Field(60.0, gt=0, description="silence after which a run is taken up by another worker")
+    heartbeat_seconds: float = Field(5.0, gt=0, description="how often a worker renews its lease")
+    poll_seconds: float = Field(0.2, gt=0, description="how often an idle worker looks for work")
+    grace_seconds: float = Field(8.0, ge=0, description="from asking a job to stop to killing it")
+    max_attempts: int = Field(5, ge=1, le=100, description="tries of a run, counted anew after a new checkpoint")
+    block_images: int = Field(100, ge=1, le=10_000, description="images an evaluation stores (and resumes) at a time")
+    attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once")
+    max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
+    url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
+    api_key: str = Field("", description="sent by the command line")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database to open: as given, or SQLite in the data folder; Postgres through psycopg 3."""
+        if not self.database_url:
+            return f"sqlite:///{(self.data_dir / 'spikeproof.db').resolve()}"
+        scheme, _, rest = self.database_url.partition("://")
+        return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else self.database_url
+
+    @property
+    def threads(self) -> int:
+        """Torch threads of one job process."""
+        return self.threads_per_job or max(1, (os.cpu_count() or 1) // max(1, self.workers))
+
+
+def this_host() -> str:
+    """The machine's name, as owners of runs carry it."""
+    return socket.gethostname()
+
+
+@lru_cache
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

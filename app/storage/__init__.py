@@ -1,0 +1,1 @@
+"""The database and the files: the truth about experiments, runs and results."""

@@ -1,0 +1,71 @@
+"""Files in the data folder. Written beside, fsynced, then renamed; the database has relative paths.
+
+    DATA_DIR/runs/RUN_ID/attempt-2/model.safetensors   published by the last write of the attempt
+    DATA_DIR/runs/RUN_ID/resume.pt                      where training goes on after a crash
+    DATA_DIR/runs/RUN_ID/blocks/0003-2.npz              block 3 of an evaluation, by attempt 2
+    DATA_DIR/runs/RUN_ID/log.txt                        what its processes printed
+    DATA_DIR/datasets/NAME/{train,test}/CLASS/*         data sets of one's own
+    DATA_DIR/cache/datasets/...                         the same, decoded once
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+LOG_TAIL_BYTES = 64 * 1024
+
+
+def run_folder(data_dir: Path, run_id: str) -> Path:
+    """The run's folder, made if need be."""
+    folder = data_dir / "runs" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def attempt_folder(data_dir: Path, run_id: str, attempt: int) -> Path:
+    """What one attempt writes; nothing reads it before the attempt's last write has succeeded."""
+    folder = run_folder(data_dir, run_id) / f"attempt-{attempt}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def relative(data_dir: Path, path: Path) -> str:
+    """The path as the database keeps it."""
+    return path.resolve().relative_to(data_dir.resolve()).as_posix()
+
+
+def publish(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` with a path beside, then fsyncs and renames: `path` is whole or absent."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes a rename in it outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def log_path(data_dir: Path, run_id: str) -> Path:
+    """Where all attempts of the run print."""
+    return run_folder(data_dir, run_id) / "log.txt"
+
+
+def read_log(data_dir: Path, run_id: str, tail: int = LOG_TAIL_BYTES) -> str:
+    """The last `tail` bytes of the run's log."""
+    path = data_dir / "runs" / run_id / "log.txt"
+    if not path.exists():
+        return ""
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - tail))
+        return log.read().decode("utf-8", "replace")

@@ -1,0 +1,181 @@
+"""Experiments: creating them with their runs, finding, cancelling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from app.domain.errors import Conflict, NotFound
+from app.domain.lifecycle import SHARED, ExperimentState, RunState, experiment_state
+from app.domain.plan import PlannedRun
+from app.domain.protocol import digest
+from app.domain.spec import ExperimentSpec
+from app.storage import runs
+from app.storage.engine import now_epoch
+from app.storage.identifiers import new_id
+from app.storage.tables import Experiment, ExperimentRun, Run
+
+
+@dataclass(frozen=True)
+class WantedRun:
+    """A run as part of an experiment."""
+
+    run: Run
+    reused: bool
+
+
+def create(
+    session: Session,
+    spec: ExperimentSpec,
+    planned: Sequence[PlannedRun],
+    *,
+    idempotency_key: str | None,
+    max_attempts: int,
+) -> Experiment:
+    """Stores the experiment and its runs, sharing those that others asked for.
+
+    A repeat with the same idempotency key returns the first one; raises Conflict if the body differs.
+    """
+    body = spec.model_dump(mode="json")
+    if earlier := _find_repeat(session, idempotency_key, digest(body)):
+        return earlier
+    experiment = Experiment(
+        id=new_id("exp"), name=spec.name, dataset=spec.dataset, spec=body,
+        idempotency_key=idempotency_key, body_digest=digest(body),
+    )
+    session.add(experiment)
+    session.flush()
+    _add_runs(session, experiment, planned, fresh=spec.fresh, max_attempts=max_attempts)
+    session.flush()
+    session.refresh(experiment)
+    return experiment
+
+
+def _find_repeat(session: Session, key: str | None, body_digest: str) -> Experiment | None:
+    if key is None:
+        return None
+    earlier = session.scalar(select(Experiment).where(Experiment.idempotency_key == key))
+    if earlier is not None and earlier.body_digest != body_digest:
+        raise Conflict(f"Idempotency-Key {key!r} was used for another body, by experiment {earlier.id}")
+    return earlier
+
+
+def _add_runs(
+    session: Session, experiment: Experiment, planned: Sequence[PlannedRun], *, fresh: bool, max_attempts: int
+) -> None:
+    suffix = f":{experiment.id}" if fresh else ""
+    share_keys = [p.key + suffix for p in planned]
+    found = select(Run).where(Run.share_key.in_(share_keys), Run.state.in_(SHARED))
+    by_key = {run.key: run for run in session.scalars(found)}
+    for position, plan in enumerate(planned):
+        shared = by_key.get(plan.key)
+        if shared is None:
+            parent = by_key[plan.depends_on].id if plan.depends_on else None
+            by_key[plan.key] = Run(
+                id=new_id("run"), kind=plan.kind, key=plan.key, share_key=plan.key + suffix, spec=plan.spec,
+                depends_on=parent, max_attempts=max_attempts,
+            )
+            session.add(by_key[plan.key])
+            session.flush()
+        elif shared.state == "running":
+            shared.cancel_requested_at = None  # wanted again
+        link = ExperimentRun(
+            experiment_id=experiment.id, run_id=by_key[plan.key].id, position=position, reused=shared is not None
+        )
+        session.add(link)
+
+
+def get(session: Session, experiment_id: str) -> Experiment:
+    """The experiment. Raises NotFound."""
+    experiment = session.get(Experiment, experiment_id)
+    if experiment is None:
+        raise NotFound.of("experiment", experiment_id)
+    return experiment
+
+
+def runs_of(session: Session, experiment_id: str) -> list[WantedRun]:
+    """Its runs in the order of the plan."""
+    return runs_of_many(session, [experiment_id])[experiment_id]
+
+
+def runs_of_many(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[WantedRun]]:
+    """The runs of several experiments, in one query."""
+    query = (
+        select(ExperimentRun.experiment_id, Run, ExperimentRun.reused)
+        .join(Run, ExperimentRun.run_id == Run.id)
+        .where(ExperimentRun.experiment_id.in_(experiment_ids))
+        .order_by(ExperimentRun.experiment_id, ExperimentRun.position)
+    )
+    found: dict[str, list[WantedRun]] = {experiment_id: [] for experiment_id in experiment_ids}
+    for experiment_id, run, reused in session.execute(query):
+        found[experiment_id].append(WantedRun(run, reused))
+    return found
+
+
+def state_of(experiment: Experiment, wanted: Sequence[WantedRun]) -> ExperimentState:
+    """The state that follows from its runs'."""
+    states: list[RunState] = [w.run.state for w in wanted]  # type: ignore[misc]  # the column is plain text
+    return experiment_state(states, cancelled=experiment.cancelled_at is not None)
+
+
+def page(
+    session: Session,
+    *,
+    after: str | None,
+    limit: int,
+    dataset: str | None = None,
+    state: str | None = None,
+    archived: bool = False,
+) -> tuple[list[Experiment], str | None]:
+    """Newest first: one page and the cursor of the next, or None."""
+    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    query = query.where(Experiment.archived_at.is_not(None) if archived else Experiment.archived_at.is_(None))
+    if dataset is not None:
+        query = query.where(Experiment.dataset == dataset)
+    if state is not None:
+        query = query.where(_state_column() == state)
+    if after is not None:
+        query = query.where(Experiment.id < after)
+    found = list(session.scalars(query))
+    return found[:limit], (found[limit - 1].id if len(found) > limit else None)
+
+
+def _state_column() -> Any:
+    """`app.domain.lifecycle.experiment_state` as SQL, for filtering in the database."""
+
+    def count(*states: str) -> Any:
+        counted = select(func.count()).select_from(ExperimentRun).join(Run, Run.id == ExperimentRun.run_id)
+        chosen = counted.where(ExperimentRun.experiment_id == Experiment.id)
+        return (chosen.where(Run.state.in_(states)) if states else chosen).correlate(Experiment).scalar_subquery()
+
+    return case(
+        (count("succeeded") == count(), "succeeded"),
+        (Experiment.cancelled_at.is_not(None), "cancelled"),
+        (count("queued") == count(), "queued"),
+        (count("queued", "running") != 0, "running"),
+        (count("cancelled") == count(), "cancelled"),
+        (count("succeeded") != 0, "partial"),
+        else_="failed",
+    )
+
+
+def cancel(session: Session, experiment_id: str) -> Experiment:
+    """Stops its runs, except those that another live experiment wants. Raises NotFound, Conflict."""
+    experiment = get(session, experiment_id)
+    wanted = runs_of(session, experiment_id)
+    state = state_of(experiment, wanted)
+    if state not in ("queued", "running", "cancelled"):
+        raise Conflict(f"experiment {experiment_id} has already {state}; there is nothing to cancel")
+    if experiment.cancelled_at is None:
+        own = {w.run.id for w in wanted}
+        runs.request_cancel(session, sorted(own - runs.wanted_by_others(session, own, experiment_id)))
+        session.query(Experiment).filter_by(id=experiment_id).update({"cancelled_at": now_epoch()})
+        session.refresh(experiment)
+    return experiment
+
+
+def archive(session: Session, experiment_id: str, *, restore: bool) -> None:
+    """Hides the experiment from lists, or shows it again. Raises NotFound."""
+    get(session, experiment_id).archived_at = None if restore else session.scalar(now_epoch().select())

@@ -1,0 +1,101 @@
+"""What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from app.domain.errors import NotFound
+from app.domain.leaderboard import Measured
+from app.storage.runs import Fence, check_fence
+from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow
+
+
+def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
+    """Publishes the weights of a run; an earlier attempt's of the same epoch give way. Raises LeaseLost."""
+    check_fence(session, fence)
+    repeated = delete(Checkpoint).where(Checkpoint.run_id == fence.run_id, Checkpoint.epoch == checkpoint.epoch)
+    session.execute(repeated)
+    session.add(checkpoint)
+    session.flush()
+
+
+def checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:
+    """The checkpoint. Raises NotFound."""
+    found = session.get(Checkpoint, checkpoint_id)
+    if found is None:
+        raise NotFound.of("checkpoint", checkpoint_id)
+    return found
+
+
+def checkpoint_of_run(session: Session, run_id: str, epoch: int | None = None) -> Checkpoint:
+    """The last checkpoint of a run, or the one it kept after that epoch. Raises NotFound."""
+    query = select(Checkpoint).where(Checkpoint.run_id == run_id)
+    query = query.where(Checkpoint.final) if epoch is None else query.where(Checkpoint.epoch == epoch)
+    found = session.scalar(query)
+    if found is None:
+        raise NotFound.of("checkpoint of run", run_id)
+    return found
+
+
+def checkpoints(
+    session: Session, *, after: str | None, limit: int, **equal: Any
+) -> tuple[list[Checkpoint], str | None]:
+    """Newest first: one page and the cursor of the next, or None."""
+    query = select(Checkpoint).order_by(Checkpoint.id.desc()).limit(limit + 1)
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(getattr(Checkpoint, name) == value)
+    if after is not None:
+        query = query.where(Checkpoint.id < after)
+    found = list(session.scalars(query))
+    return found[:limit], (found[limit - 1].id if len(found) > limit else None)
+
+
+def add_block(
+    session: Session, fence: Fence, block: int, path: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Stores a block of an evaluation with its per-image rows. Raises LeaseLost."""
+    check_fence(session, fence)
+    session.add(EvaluationBlock(run_id=fence.run_id, block=block, attempt=fence.attempt, path=path))
+    session.flush()
+    if rows:
+        session.execute(insert(ImageRow), [{"run_id": fence.run_id, **row} for row in rows])
+
+
+def blocks(session: Session, run_id: str) -> dict[int, str]:
+    """The stored blocks of an evaluation: number -> path of its arrays."""
+    found = select(EvaluationBlock.block, EvaluationBlock.path).where(EvaluationBlock.run_id == run_id)
+    return {int(block): str(path) for block, path in session.execute(found)}
+
+
+def image_rows(session: Session, run_id: str, *, after: int, limit: int) -> list[ImageRow]:
+    """Per-image rows of the images `after`.. in order, at most `limit` rows."""
+    query = select(ImageRow).where(ImageRow.run_id == run_id)
+    order = query.order_by(ImageRow.image_id, ImageRow.eps, ImageRow.attack)
+    return list(session.scalars(order.offset(after).limit(limit)))
+
+
+def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> None:
+    """Stores the figures of an evaluation. Raises LeaseLost."""
+    check_fence(session, fence)
+    session.execute(delete(Figure).where(Figure.run_id == fence.run_id))
+    session.add_all(figures)
+    session.flush()
+
+
+def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
+    """The figures of a data set as the leaderboard takes them; filters that are None do not count."""
+    query = select(Figure).where(Figure.dataset == dataset)
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(getattr(Figure, name) == value)
+    return [_measured(figure) for figure in session.scalars(query.order_by(Figure.run_id))]
+
+
+def _measured(figure: Figure) -> Measured:
+    return Measured(
+        test_images=int(figure.details["test_images"]),
+        **{name: getattr(figure, name) for name in Measured.__dataclass_fields__ if name != "test_images"},
+    )

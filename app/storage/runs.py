@@ -1,0 +1,257 @@
+"""The queue: who works on which run. Every change is one compare-and-set on state, owner and attempt.
+
+Nothing here commits: the caller's transaction does, at its edge.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, literal, or_, select, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.orm import Session, aliased
+
+from app.domain.errors import Conflict, LeaseLost, NotFound
+from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
+from app.storage.engine import now_epoch
+from app.storage.tables import Experiment, ExperimentRun, Run
+
+WORKER_LOST = "worker lost"
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a worker holds while it works on a run. A later attempt makes it void."""
+
+    run_id: str
+    owner: str
+    attempt: int
+
+
+def get(session: Session, run_id: str) -> Run:
+    """The run. Raises NotFound."""
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFound.of("run", run_id)
+    return run
+
+
+def page(
+    session: Session, *, after: str | None, limit: int, experiment: str | None, **equal: Any
+) -> tuple[list[Run], str | None]:
+    """Newest first: one page and the cursor of the next, or None."""
+    query = select(Run).order_by(Run.id.desc()).limit(limit + 1)
+    if experiment is not None:
+        query = query.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+        query = query.where(ExperimentRun.experiment_id == experiment)
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(getattr(Run, name) == value)
+    if after is not None:
+        query = query.where(Run.id < after)
+    found = list(session.scalars(query))
+    return found[:limit], (found[limit - 1].id if len(found) > limit else None)
+
+
+def _ready() -> Select[Run]:
+    parent = aliased(Run)
+    return (
+        select(Run)
+        .outerjoin(parent, Run.depends_on == parent.id)
+        .where(Run.state == "queued", or_(Run.depends_on.is_(None), parent.state == "succeeded"))
+        .order_by(Run.priority.desc(), Run.id)
+        .limit(1)
+    )
+
+
+def any_ready(session: Session) -> bool:
+    """Whether a claim would find something, without a lock."""
+    return session.scalars(_ready()).first() is not None
+
+
+def claim(session: Session, owner: str, lease_seconds: float) -> Run | None:
+    """Takes the next run whose dependency has succeeded, or returns None."""
+    run = session.scalars(_ready().with_for_update(of=Run, skip_locked=True)).first()
+    if run is None:
+        return None
+    taken = update(Run).where(Run.id == run.id, Run.state == "queued", Run.attempt == run.attempt)
+    values = {
+        "state": "running", "owner": owner, "attempt": run.attempt + 1, "tries": run.tries + 1,
+        "lease_expires_at": now_epoch() + lease_seconds, "finished_at": None, "error": None,
+        "started_at": func.coalesce(Run.started_at, now_epoch()), "phase": "starting",
+    }
+    if not _changed(session, taken.values(**values)):
+        return None
+    session.refresh(run)
+    return run
+
+
+def renew(session: Session, fence: Fence, lease_seconds: float) -> bool:
+    """Prolongs the lease; returns whether someone asked to cancel. Raises LeaseLost."""
+    _change(session, fence, lease_expires_at=now_epoch() + lease_seconds)
+    return cancel_requested(session, fence.run_id)
+
+
+def finished(session: Session, fence: Fence) -> bool:
+    """Whether this very attempt has written the run's final state."""
+    held = select(Run.state).where(Run.id == fence.run_id, Run.owner == fence.owner, Run.attempt == fence.attempt)
+    return session.scalar(held) in TERMINAL
+
+
+def cancel_requested(session: Session, run_id: str) -> bool:
+    """Whether someone asked to cancel the run."""
+    asked = session.scalar(select(Run.cancel_requested_at).where(Run.id == run_id))
+    return asked is not None
+
+
+def check_fence(session: Session, fence: Fence) -> None:
+    """Raises LeaseLost when another attempt owns the run. In a writing transaction it holds until the commit."""
+    _change(session, fence, owner=fence.owner)
+
+
+def report(session: Session, fence: Fence, **values: Any) -> None:
+    """Writes progress (0..1), phase or metrics of a running run. Raises LeaseLost."""
+    _change(session, fence, **values)
+
+
+def checkpointed(session: Session, fence: Fence) -> None:
+    """There is a new checkpoint to resume from: attempts are counted anew. Raises LeaseLost."""
+    _change(session, fence, tries=1)
+
+
+def succeed(session: Session, fence: Fence, metrics: dict[str, Any]) -> None:
+    """The last write of an attempt. Raises LeaseLost: then nothing of it may be published."""
+    _finish(session, fence, state="succeeded", progress=1.0, phase=None, metrics=metrics, cancel_requested_at=None)
+
+
+def fail(session: Session, fence: Fence, error: str) -> None:
+    """Ends the run and what waits for it. Raises LeaseLost."""
+    _finish(session, fence, state="failed", error=error, phase=None)
+    _end_dependents(session, fence.run_id, "failed", f"the run it depends on failed: {error}")
+
+
+def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: bool) -> str:
+    """After a job ended without a result: cancelled if someone asked for it, else queued again while
+    tries remain, else failed with `reason`. Returns the new state. Raises LeaseLost."""
+    check_fence(session, fence)
+    run = session.get_one(Run, fence.run_id, populate_existing=True)
+    if run.cancel_requested_at is not None:
+        _finish(session, fence, state="cancelled", phase=None)
+        _end_dependents(session, run.id, "cancelled", "the run it depends on was cancelled")
+        return "cancelled"
+    tries = run.tries if count_try else run.tries - 1
+    if tries >= run.max_attempts:
+        fail(session, fence, f"{reason} (tried {run.max_attempts} times)")
+        return "failed"
+    _change(session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None, error=reason)
+    return "queued"
+
+
+def any_lost(session: Session) -> bool:
+    """Whether a sweep would find something, without a lock."""
+    lost = select(Run.id).where(Run.state == "running", Run.lease_expires_at < now_epoch()).limit(1)
+    return session.scalar(lost) is not None
+
+
+def sweep(session: Session) -> dict[str, int]:
+    """Takes back runs whose lease has run out. Returns how many went to which state."""
+    return _take_back(session, Run.lease_expires_at < now_epoch())
+
+
+def take_back_from(session: Session, owner_prefix: str) -> dict[str, int]:
+    """Takes back at once what owners of this prefix hold: their process is known to be dead."""
+    return _take_back(session, Run.owner.startswith(owner_prefix, autoescape=True))
+
+
+def _take_back(session: Session, condition: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    lost = select(Run).where(Run.state == "running", condition).with_for_update(skip_locked=True)
+    for run in session.scalars(lost).all():
+        fence = Fence(run.id, run.owner or "", run.attempt)
+        state = stop_or_requeue(session, fence, WORKER_LOST, count_try=True)
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
+    """Queued runs end at once; running ones are asked to, and their worker sees to it."""
+    if not run_ids:
+        return
+    queued = update(Run).where(Run.id.in_(run_ids), Run.state == "queued")
+    session.execute(queued.values(state="cancelled", finished_at=now_epoch(), phase=None))
+    running = update(Run).where(Run.id.in_(run_ids), Run.state == "running", Run.cancel_requested_at.is_(None))
+    session.execute(running.values(cancel_requested_at=now_epoch()))
+
+
+def retry(session: Session, run_id: str) -> Run:
+    """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it.
+
+    Raises NotFound, Conflict (it is not failed or cancelled, or another run has taken its place).
+    """
+    run = get(session, run_id)
+    if run.state not in RETRIABLE:
+        raise Conflict(f"run {run.id} is {run.state}; only a failed or cancelled run can be tried again")
+    for one in [*_unfinished_ancestors(session, run), run, *_never_started(session, run)]:
+        _requeue(session, one)
+    session.flush()
+    return run
+
+
+def _requeue(session: Session, run: Run) -> None:
+    taken = select(Run.id).where(Run.share_key == run.share_key, Run.state.in_(SHARED), Run.id != run.id)
+    if other := session.scalar(taken):
+        raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
+    run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
+    run.cancel_requested_at = run.finished_at = run.owner = None
+
+
+def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
+    chain: list[Run] = []
+    while run.depends_on is not None:
+        run = session.get_one(Run, run.depends_on)
+        if run.state in RETRIABLE:
+            chain.insert(0, run)
+    return chain
+
+
+def _never_started(session: Session, run: Run) -> list[Run]:
+    waiting = session.scalars(
+        select(Run).where(Run.depends_on == run.id, Run.attempt == 0, Run.state.in_(RETRIABLE))
+    ).all()
+    return [one for child in waiting for one in (child, *_never_started(session, child))]
+
+
+def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: str) -> set[str]:
+    """Which of the runs another experiment, not cancelled, still wants."""
+    wanted = (
+        select(ExperimentRun.run_id)
+        .join(Experiment, Experiment.id == ExperimentRun.experiment_id)
+        .where(ExperimentRun.run_id.in_(list(run_ids)))
+        .where(Experiment.id != experiment_id, Experiment.cancelled_at.is_(None))
+    )
+    return set(session.scalars(wanted))
+
+
+def _end_dependents(session: Session, run_id: str, state: str, reason: str) -> None:
+    for child in session.scalars(select(Run).where(Run.depends_on == run_id, Run.state == "queued")).all():
+        ended = update(Run).where(Run.id == child.id, Run.state == "queued")
+        session.execute(ended.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
+        _end_dependents(session, child.id, state, reason)
+
+
+def _finish(session: Session, fence: Fence, **values: Any) -> None:
+    _change(session, fence, finished_at=now_epoch(), lease_expires_at=None, **values)
+
+
+def _change(session: Session, fence: Fence, **values: Any) -> None:
+    held = update(Run).where(
+        Run.id == fence.run_id, Run.state == "running", Run.owner == fence.owner, Run.attempt == fence.attempt
+    )
+    if not _changed(session, held.values(**values)):
+        raise LeaseLost(f"attempt {fence.attempt} no longer owns run {fence.run_id}")
+
+
+def _changed(session: Session, statement: Any) -> bool:
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1

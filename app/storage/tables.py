@@ -1,0 +1,179 @@
+"""The tables. Times are seconds since 1970 by the database's clock; JSON columns hold what is only shown."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.storage.engine import now_epoch
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+_SHARED = text("state IN ('queued', 'running', 'succeeded')")
+
+
+class Table(DeclarativeBase):
+    """Constraints have stable names, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json}  # noqa: RUF012
+
+
+class Experiment(Table):
+    """What someone asked for. Its state follows from its runs'."""
+
+    __tablename__ = "experiments"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    name: Mapped[str | None] = mapped_column(String(200))
+    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    spec: Mapped[dict[str, Any]]
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    body_digest: Mapped[str] = mapped_column(String(64))
+    cancelled_at: Mapped[float | None]
+    archived_at: Mapped[float | None]
+
+
+class Run(Table):
+    """One job. `attempt` fences every write and only grows; `tries` counts since the last checkpoint."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("ix_runs_state_priority_id", "state", "priority", "id"),
+        # One live or successful run a specification: this is what makes sharing safe under races.
+        Index("uq_runs_share_key", "share_key", unique=True, sqlite_where=_SHARED, postgresql_where=_SHARED),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    kind: Mapped[str] = mapped_column(String(20))
+    key: Mapped[str] = mapped_column(String(64), index=True)
+    share_key: Mapped[str] = mapped_column(String(110))
+    spec: Mapped[dict[str, Any]]
+    depends_on: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    state: Mapped[str] = mapped_column(String(20), default="queued")
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    max_attempts: Mapped[int] = mapped_column(Integer, default=5)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    lease_expires_at: Mapped[float | None]
+    cancel_requested_at: Mapped[float | None]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    progress: Mapped[float] = mapped_column(Double, default=0.0)
+    phase: Mapped[str | None] = mapped_column(String(200))
+    error: Mapped[str | None] = mapped_column(Text)
+    metrics: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+
+
+class ExperimentRun(Table):
+    """Which runs an experiment wants; `reused`: someone had asked for it before."""
+
+    __tablename__ = "experiment_runs"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True, index=True)
+    position: Mapped[int] = mapped_column(Integer)
+    reused: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class Checkpoint(Table):
+    """The weights that a run published; `path` is relative to the data folder."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), index=True)
+    epoch: Mapped[int] = mapped_column(Integer)
+    final: Mapped[bool] = mapped_column(Boolean, default=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"))
+    dataset: Mapped[str] = mapped_column(String(100), index=True)
+    architecture: Mapped[str] = mapped_column(String(40))
+    variant: Mapped[str] = mapped_column(String(20))
+    seed: Mapped[int] = mapped_column(Integer)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(String(300))
+    spec: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+
+
+class EvaluationBlock(Table):
+    """A stored block of an evaluation: an evaluation resumes at the first one that is missing."""
+
+    __tablename__ = "evaluation_blocks"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    block: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    path: Mapped[str] = mapped_column(String(300))
+
+
+class ImageRow(Table):
+    """What one attack did to one image at one radius."""
+
+    __tablename__ = "image_rows"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    eps: Mapped[str] = mapped_column(String(40), primary_key=True)
+    attack: Mapped[str] = mapped_column(String(40), primary_key=True)
+    image_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    correct_share: Mapped[float]
+    success: Mapped[bool]
+    norm: Mapped[float]
+    queries: Mapped[int]
+    gradients: Mapped[int]
+
+
+class Figure(Table):
+    """The robustness of one checkpoint at one radius under one protocol: what the leaderboard reads."""
+
+    __tablename__ = "figures"
+    __table_args__ = (Index("ix_figures_board", "dataset", "norm", "eps", "suite"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    eps: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), index=True)
+    dataset: Mapped[str] = mapped_column(String(100))
+    architecture: Mapped[str] = mapped_column(String(40))
+    variant: Mapped[str] = mapped_column(String(20))
+    recipe: Mapped[str] = mapped_column(String(60))
+    precision: Mapped[str] = mapped_column(String(20))
+    epochs: Mapped[str] = mapped_column(String(40))
+    group: Mapped[str] = mapped_column("training_group", String(64))
+    seed: Mapped[int] = mapped_column(Integer)
+    branch_seed: Mapped[int | None]
+    norm: Mapped[str] = mapped_column(String(10))
+    suite: Mapped[str] = mapped_column(String(40))
+    images: Mapped[int] = mapped_column(Integer)
+    protocol_id: Mapped[str] = mapped_column(String(64), index=True)
+    protocol: Mapped[dict[str, Any]]
+    clean_accuracy: Mapped[float]
+    robust_accuracy: Mapped[float]
+    attacks: Mapped[dict[str, Any]]
+    verdict: Mapped[str] = mapped_column(String(40))
+    reasons: Mapped[list[Any]]
+    details: Mapped[dict[str, Any]]
+    draws: Mapped[int] = mapped_column(Integer)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+
+
+class Worker(Table):
+    """A worker process that lives: `/readyz` asks whether there is one."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    started_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    seen_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    device: Mapped[str] = mapped_column(String(40))
+    run_id: Mapped[str | None] = mapped_column(String(40))

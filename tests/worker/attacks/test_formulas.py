@@ -1,0 +1,177 @@
+"""Each attack against its formula, worked out in another way."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from models.noise import KeyedNoise, image_keys
+from worker.attacks import Target, build_attack
+from worker.attacks.ball import acceptable, direction, lengths, project
+from worker.attacks.loss import correct_share, cross_entropy, margin
+from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball
+from worker.attacks.square import HALVINGS
+
+
+def gradient(model, x, labels):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(functional.cross_entropy(model(x), labels, reduction="sum"), x)[0]
+
+
+def attack(name, model, images, *, norm="linf", epsilon=0.1, **given):
+    radii = torch.full((len(images),), epsilon)
+    found = build_attack(name, norm=norm, **given)
+    return found(Target(model), images.x, images.labels, epsilon=radii, ids=images.ids, seed=0)
+
+
+def test_fgsm_is_one_step_of_the_sign(net, images):
+    g = gradient(net, images.x, images.labels)
+    expected = (images.x + 0.1 * g.sign()).clamp(0, 1)
+    assert torch.allclose(attack("fgsm", net, images).x, expected, atol=1e-7)
+
+
+def test_fgsm_l2_is_one_step_along_the_gradient(net, images):
+    g = gradient(net, images.x, images.labels)
+    expected = (images.x + 0.5 * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(0, 1)
+    assert torch.allclose(attack("fgsm", net, images, norm="l2", epsilon=0.5).x, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pgd_takes_its_steps_and_stops_at_the_first_that_fools(norm, net, images):
+    epsilon = {"linf": 0.1, "l2": 0.6}[norm]
+    found = attack("pgd", net, images, norm=norm, epsilon=epsilon, steps=5, random_start=False)
+    for i in range(len(images)):
+        x0, label = images.x[i : i + 1], images.labels[i : i + 1]
+        x = x0
+        for _ in range(5):
+            if net(x).argmax(1) != label:
+                break
+            g = gradient(net, x, label)
+            if norm == "linf":
+                x = (x + 0.25 * epsilon * g.sign()).clamp(x0 - epsilon, x0 + epsilon).clamp(0, 1)
+            else:
+                delta = x + 0.25 * epsilon * g / g.norm() - x0
+                x = (x0 + delta * min(1, epsilon / delta.norm())).clamp(0, 1)
+        assert torch.allclose(found.x[i : i + 1], x, atol=1e-5)
+
+
+def test_pgd_starts_uniformly_in_the_ball(images):
+    keys = image_keys(0, "start", torch.arange(4000))
+    x0 = torch.full((4000, 1, 2, 2), 0.5)
+    cube = uniform_in_ball(x0, torch.full((4000,), 0.2), "linf", KeyedNoise(keys))
+    assert abs(float(cube.std()) - 0.2 / 3**0.5) < 0.003
+    ball = uniform_in_ball(x0, torch.full((4000,), 0.2), "l2", KeyedNoise(keys))
+    inside = (lengths(ball, "l2") < 0.1).double().mean()
+    assert abs(float(inside) - 0.5**4) < 0.015  # volume grows with the fourth power of the radius
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_gaussian_noise_has_the_length_of_the_radius(norm, images):
+    noise = KeyedNoise(image_keys(0, "g", images.ids))
+    delta = gaussian_on_sphere(images.x, torch.full((len(images),), 0.3), norm, noise)
+    assert torch.allclose(lengths(delta, norm), torch.tensor(0.3).double(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_deepfool_finds_the_nearest_plane_of_a_linear_model(norm, dual, linear_net, images):
+    x0 = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.49  # far from the box
+    z, weight = linear_net(x0), linear_net.linear.weight
+    labels = z.argmax(1)
+    apart = (z - z.gather(1, labels[:, None])).abs()
+    planes = torch.stack([apart[i] / (weight - weight[labels[i]]).norm(dual, dim=1) for i in range(20)])
+    nearest = torch.nan_to_num(planes, nan=torch.inf).amin(1)
+    some = type(images)(x0, labels, torch.arange(20))
+    found = attack("deepfool", linear_net, some, norm=norm, epsilon=10.0)
+    assert (linear_net(found.x).argmax(1) != labels).all()
+    # 1e-4 of length is added to a step, and the sum goes 2 % past the boundary
+    assert torch.allclose(lengths(found.x - x0, norm).float(), 1.02 * (nearest + 1e-4), rtol=2e-3)
+
+
+def test_deepfool_considers_as_many_classes_as_it_is_told(net, images):
+    some = type(images)(images.x, net(images.x).argmax(1), images.ids)  # at first all are right
+    few = attack("deepfool", net, some, candidates=2, steps=1)
+    assert (few.gradients == 1).all()
+    assert (attack("deepfool", net, some, candidates=10, steps=1).gradients == 9).all()
+
+
+@pytest.mark.parametrize("query", [0, 1, 10, 11, 50, 51, 200, 201, 500, 501, 4000, 4001, 8001])
+def test_square_halves_p_after_fixed_queries(query):
+    square = build_attack("square", norm="linf", queries=10_000, schedule="standard")
+    assert square.share(query) == 0.8 / 2 ** len([q for q in HALVINGS if query > q])
+    assert {0: 0.8, 10: 0.8, 11: 0.4, 51: 0.2, 8001: 0.8 / 512}.get(query, square.share(query)) == square.share(query)
+
+
+def test_square_scales_its_schedule_to_a_small_budget():
+    scaled = build_attack("square", norm="linf", queries=100, schedule="scaled")
+    standard = build_attack("square", norm="linf", queries=100, schedule="standard")
+    assert scaled.share(99) == 0.8 / 512
+    assert standard.share(99) == 0.8 / 4
+    assert scaled.share(1) == 0.8 / 4  # query 1 of 100 stands for query 100 of 10,000
+
+
+@pytest.mark.parametrize(("query", "side"), [(0, 29), (99, 1)])
+def test_square_has_the_side_that_covers_p(query, side):
+    square = build_attack("square", norm="linf", queries=100)
+    assert square.side(query, 32, 32) == side  # sqrt(.8 * 1024) = 28.6
+    assert square.side(0, 1, 1) == 1
+
+
+def test_square_starts_from_vertical_stripes(net, images):
+    found = attack("square", net, images, queries=1, epsilon=1e-3)
+    step = (found.x - images.x)[:, 0]
+    free = (images.x > 0.01) & (images.x < 0.99)
+    assert torch.allclose(step.abs()[free[:, 0]], torch.tensor(1e-3), atol=1e-6)
+    for image, inner in zip(step, free[:, 0], strict=True):
+        for column in range(8):
+            assert len(image[:, column][inner[:, column]].sign().unique()) <= 1
+
+
+def test_square_never_raises_the_margin_and_puts_pixels_on_the_corners(net, images):
+    last = torch.full((len(images),), torch.inf)
+    for queries in (1, 10, 40):
+        found = attack("square", net, images, queries=queries, epsilon=0.05, schedule="standard")
+        now = margin(net(found.x)[None], images.labels)
+        assert (now <= last + 1e-5).all()
+        last = now
+        edge = torch.minimum((images.x + 0.05).clamp(max=1) - found.x, found.x - (images.x - 0.05).clamp(min=0))
+        assert edge.abs().max() < 1e-6
+
+
+def test_square_reaches_every_corner_and_never_proposes_nothing(images):
+    square = build_attack("square", norm="linf", queries=100)
+    places = torch.tensor([[0.0, 0.0], [0.999999, 0.999999]])
+    masks = square._window(places, 99, torch.zeros(2, 1, 8, 8))
+    assert masks[0, 0, 0, 0]
+    assert masks[1, 0, 7, 7]
+    assert masks.sum() == 2
+
+
+def test_losses_are_means_over_the_draws():
+    logits = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 3.0, 0.0]]])
+    labels = torch.tensor([0])
+    assert margin(logits, labels) == (1.0 - 3.0) / 2
+    assert correct_share(logits, labels) == 0.5
+    both = [functional.cross_entropy(logits[i], labels) for i in range(2)]
+    assert torch.allclose(cross_entropy(logits, labels), torch.stack(both).mean())
+
+
+def test_direction_survives_gradients_too_small_to_square():
+    tiny = torch.full((1, 1, 2, 2), 1e-30)
+    assert torch.allclose(direction(tiny, "l2"), torch.full((1, 1, 2, 2), 0.5))
+    assert (direction(torch.zeros(1, 1, 2, 2), "l2") == 0).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_projection_shortens_only_what_is_too_long(norm):
+    x0 = torch.full((2, 1, 2, 2), 0.5)
+    x = x0 + torch.tensor([0.4, 0.01]).view(2, 1, 1, 1)
+    found = project(x, x0, torch.tensor([0.1, 0.1]), norm)
+    assert torch.allclose(lengths(found - x0, norm)[0], torch.tensor(0.1).double())
+    assert torch.allclose(found[1], x[1])
+
+
+@pytest.mark.parametrize("worth", [0.6 + 2e-6, torch.nan, torch.inf, 1.5, -0.1])
+def test_the_recheck_refuses_what_does_not_count(worth):
+    x0 = torch.full((2, 1, 2, 2), 0.5)
+    x = x0 + 0.1
+    x[1, 0, 0, 0] = worth
+    assert acceptable(x, x0, torch.tensor([0.1, 0.1]), "linf").tolist() == [True, False]

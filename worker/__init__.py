@@ -1,0 +1,1 @@
+"""The jobs: data, training, attacks, evaluation, and the processes that run them."""

@@ -1,0 +1,154 @@
+"""The samples an attack is still working on, and the worst image found for each.
+
+A sample is an (image, epsilon) pair. It leaves the search once it is fooled; what is left is moved
+together, so the attack's own tensors must come along: `x, v = search.drop_fooled(x, point, x, v)`.
+Nothing an attack sees of a sample depends on its neighbours or its place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.domain.attacks import Norm
+from app.domain.protocol import SELECTION_DRAWS
+from models.noise import KeyedNoise, image_keys
+from worker.attacks.ball import per_image, usable
+from worker.attacks.loss import Loss, correct_share, margin
+from worker.attacks.target import Derive, Point, Target
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An attack's result, sample by sample."""
+
+    x: Tensor  # (batch, C, H, W)
+    queries: Tensor  # int64 (batch,): images passed through the encoder
+    gradients: Tensor  # int64 (batch,): passes back through the encoder
+    faulty: Tensor  # int64 (batch,): points whose gradient was zero or not finite
+    rejected: Tensor  # bool (batch,): x failed the re-check and was replaced by x0
+
+
+class Search:
+    """State of one attack on one set of samples. `x0`, `labels`, `epsilon`, `ids`: those still standing.
+
+    Randomness is keyed by (seed, attack, restart, purpose, step, image id). Epsilon is left out of the key:
+    an image gets the same noise at each radius (common random numbers), so that differences along an
+    epsilon curve are differences in strength, not in luck.
+
+    A deterministic model is fooled by one wrong answer. A stochastic one when all draws of a step are
+    wrong, and then SELECTION_DRAWS draws of a stream of their own as well.
+    """
+
+    def __init__(
+        self, target: Target, x0: Tensor, labels: Tensor, *, epsilon: Tensor, ids: Tensor, norm: Norm,
+        seed: int, stream: str, draws: int = 1, progress: Progress | None = None,
+    ) -> None:
+        self.target, self.norm, self.seed, self.stream = target, norm, seed, stream
+        self.x0, self.labels, self.epsilon, self.ids = x0, labels, epsilon, ids
+        self.draws = target.effective_draws(draws)
+        self.judging_draws = target.effective_draws(SELECTION_DRAWS)
+        self.restart = 0
+        self.progress: Progress = progress or (lambda share: None)
+        count = len(x0)
+        self._rows = torch.arange(count, device=x0.device)
+        self._best = x0.clone()
+        self._best_share = torch.full((count,), torch.inf, device=x0.device)
+        self._best_margin = torch.full((count,), torch.inf, device=x0.device)
+        self._counts = torch.zeros(3, count, dtype=torch.int64, device=x0.device)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def noise(self, purpose: str, step: int = 0) -> KeyedNoise:
+        """Random numbers for each standing sample, for one purpose at one step of this restart."""
+        stream = f"{self.stream}/{self.restart}/{purpose}"
+        return KeyedNoise(image_keys(self.seed, stream, self.ids, step))
+
+    def forward(self, x: Tensor, *, step: int) -> Point:
+        """Answers at x under this step's noise: one query a sample."""
+        self._counts[0, self._rows] += 1
+        return self.target.forward(x, draws=self.draws, noise=self._model_noise("answers", step))
+
+    def decode(self, features: Tensor, *, step: int) -> Tensor:
+        """Logits of kept features under the very noise `forward` uses at this step; no query."""
+        return self.target.decode(features, draws=self.draws, noise=self._model_noise("answers", step))
+
+    def gradient(self, x: Tensor, loss: Loss, *, step: int) -> Point:
+        """Answers at x and d loss / d x, both means over the draws; unusable gradients are zero."""
+
+        def derive(pixels: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+            return torch.autograd.grad(loss(logits, self.labels[rows]).sum(), pixels)[0]
+
+        return self.differentiate(x, derive, passes=1, step=step)
+
+    def differentiate(self, x: Tensor, derive: Derive, *, passes: int, step: int) -> Point:
+        """Answers at x and what `derive` finds, (batch, C, H, W), by `passes` backward passes."""
+        point = self.target.differentiate(
+            x, derive, draws=self.draws, noise=self._model_noise("answers", step)
+        )
+        fine = usable(point.gradient)
+        cost = torch.tensor([1, passes, 0], device=x.device)[:, None]
+        self._counts[:, self._rows] += torch.cat((cost[:2].expand(2, len(x)), (~fine).long()[None]))
+        safe = torch.where(per_image(fine, x), point.gradient, torch.zeros_like(x))
+        return Point(point.features, point.logits, safe)
+
+    def drop_fooled(self, x: Tensor, point: Point, *state: Tensor) -> tuple[Tensor, ...]:
+        """Keeps x for the samples it fools, which leave; returns the rows of `state` that stand."""
+        fooled = self._fooled(point)
+        if not bool(fooled.any()):
+            return state
+        self._best[self._rows[fooled]] = x[fooled]
+        standing = (~fooled).nonzero()[:, 0]
+        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
+            setattr(self, name, getattr(self, name)[standing])
+        return tuple(tensor[standing] for tensor in state)
+
+    def offer(self, x: Tensor) -> None:
+        """Keeps x where it is worse for the model than what was offered before; fooled samples leave.
+
+        Worse: fewer correct answers, then a smaller mean margin, over the same draws at each offer.
+        """
+        if not len(self):
+            return
+        self._counts[0, self._rows] += 1
+        keys = image_keys(self.seed, f"{self.stream}/judge", self.ids)
+        point = self.target.forward(
+            x, draws=self.judging_draws, noise=KeyedNoise(keys) if self.target.stochastic else None
+        )
+        share, gap = correct_share(point.logits, self.labels), margin(point.logits, self.labels)
+        old_share, old_gap = self._best_share[self._rows], self._best_margin[self._rows]
+        worse = (share < old_share) | ((share == old_share) & (gap < old_gap))
+        rows = self._rows[worse]
+        self._best[rows], self._best_share[rows], self._best_margin[rows] = x[worse], share[worse], gap[worse]
+        self.drop_fooled(x, point)
+
+    def submit(self, x: Tensor) -> None:
+        """Keeps x for every sample that stands, unseen: the only result there is."""
+        self._best[self._rows] = x
+
+    def found(self) -> Found:
+        """What was kept; x0 where nothing was."""
+        queries, gradients, faulty = self._counts
+        return Found(self._best, queries, gradients, faulty, torch.zeros_like(queries, dtype=torch.bool))
+
+    def _model_noise(self, purpose: str, step: int) -> KeyedNoise | None:
+        return self.noise(purpose, step) if self.target.stochastic else None
+
+    def _fooled(self, point: Point) -> Tensor:
+        fooled = (point.logits.argmax(2) != self.labels).all(0)
+        if not self.target.stochastic or len(point.logits) >= self.judging_draws:
+            return fooled
+        return self._confirmed(fooled.nonzero()[:, 0], point)
+
+    def _confirmed(self, rows: Tensor, point: Point) -> Tensor:
+        """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand."""
+        confirmed = torch.zeros(len(self), dtype=torch.bool, device=rows.device)
+        if len(rows):
+            noise = self.noise("confirm").select(rows)
+            logits = self.target.decode(point.features[rows], draws=self.judging_draws, noise=noise)
+            confirmed[rows] = (logits.argmax(2) != self.labels[rows]).all(0)
+        return confirmed

@@ -1,0 +1,149 @@
+"""The classifier as an attack sees it: cut into encoder and decoder, in evaluation mode, in [0, 1] pixels.
+
+A stochastic model's noise lives in the decoder alone, so `draws` answers cost one encoder pass, `draws`
+batched decoder passes and one encoder backward pass: not `draws` full passes.
+
+    with frozen(model):
+        target = Target(model, batch_size=128)
+        target.forward(x, draws=32, noise=KeyedNoise(image_keys(seed, "selection", ids))).logits
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from models.noise import KeyedNoise
+
+
+class Classifier(Protocol):
+    """What a model must offer; `models` builds such, and so may a test."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two passes over one image may differ."""
+
+    @property
+    def encoder(self) -> Callable[..., Any]:
+        """Pixels (batch, C, H, W) in [0, 1] -> features (batch, F)."""
+
+    @property
+    def decoder(self) -> Callable[..., Any]:
+        """(features, *, draws, generator) -> logits (draws, batch, classes)."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of nn.Module."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of nn.Module."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was seen at some images: features (batch, F), logits (draws, batch, classes), and what was derived."""
+
+    features: Tensor
+    logits: Tensor
+    derived: Tensor | None = None  # (batch, ...)
+
+    @property
+    def gradient(self) -> Tensor:
+        """What `differentiate` derived; asking after a forward pass is an error."""
+        assert self.derived is not None, "this point comes from a forward pass"
+        return self.derived
+
+
+# Decoder inputs at a time, draws x batch x F: a spiking decoder holds a few times 20 steps of each.
+_NUMBERS_AT_ONCE = 2**21
+
+# (pixels of a micro-batch with their graph, logits, the micro-batch's rows) -> (micro-batch, ...)
+Derive: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def frozen(model: Classifier) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters inside; both as they were afterwards.
+
+    Without parameter gradients the graph keeps no activations for them.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, want in wanted:
+            parameter.requires_grad_(want)
+
+
+class Target:
+    """A model to be attacked. Takes any number of images, and works through them `batch_size` at a time.
+
+    An attack hands over all images that still stand, so micro-batches stay full while images drop out.
+    """
+
+    def __init__(self, model: Classifier, *, batch_size: int = 128) -> None:
+        if any(module.training for module in model.modules()):
+            raise ValueError("the model is in training mode: its batch norm would see the attack")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.model = model
+        self.batch_size = batch_size
+        self.stochastic = bool(model.stochastic)
+
+    def __repr__(self) -> str:
+        return f"Target({type(self.model).__name__}, batch_size={self.batch_size}, stochastic={self.stochastic})"
+
+    def effective_draws(self, draws: int) -> int:
+        """1 for a deterministic model, whose draws are all alike."""
+        return draws if self.stochastic else 1
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
+        """One encoder pass, `draws` decoder passes. x: (batch, C, H, W)."""
+        features = torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])
+        return Point(features, self.decode(features, draws=draws, noise=noise))
+
+    def differentiate(
+        self, x: Tensor, derive: Derive, *, draws: int = 1, noise: KeyedNoise | None = None
+    ) -> Point:
+        """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
+        parts = []
+        for rows in self._rows(x):
+            with torch.enable_grad():
+                pixels = x[rows].detach().requires_grad_()
+                features = self.model.encoder(pixels)
+                logits = self._decode(features, draws, noise, rows)
+                derived = derive(pixels, logits, rows)
+            parts.append((features.detach(), logits.detach(), derived.detach()))
+        found, logits_, derived_ = zip(*parts, strict=True)
+        return Point(torch.cat(found), torch.cat(logits_, dim=1), torch.cat(derived_))
+
+    @torch.no_grad()
+    def decode(self, features: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Tensor:
+        """Logits (draws, batch, classes) of features kept from an earlier point: no encoder pass."""
+        at_once = max(_NUMBERS_AT_ONCE // (draws * features.shape[1]), 1)
+        rows = torch.arange(len(features), device=features.device)
+        parts = [self._decode(features[part], draws, noise, part) for part in torch.split(rows, at_once)]
+        return torch.cat(parts, dim=1)
+
+    def _rows(self, x: Tensor) -> Iterator[Tensor]:
+        return iter(torch.split(torch.arange(len(x), device=x.device), self.batch_size))
+
+    def _decode(self, features: Tensor, draws: int, noise: KeyedNoise | None, rows: Tensor) -> Tensor:
+        logits: Tensor
+        if not self.stochastic:
+            logits = self.model.decoder(features, draws=1, generator=None)
+        elif noise is None:
+            raise ValueError("a stochastic model needs keyed noise: its figures would not repeat")
+        else:
+            logits = self.model.decoder(features, draws=draws, generator=noise.select(rows))
+        return logits

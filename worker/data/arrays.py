@@ -1,0 +1,127 @@
+"""A data set as memory-mapped uint8 arrays, decoded once a machine and named by its content.
+
+Several workers may decode at once: each writes a folder of its own, the first rename wins.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.domain.datasets import how_to_get
+from app.domain.errors import JobError
+from worker.data.digits import read_digits
+from worker.data.folder import read_split
+
+SPLITS = ("train", "test")
+Reader = Callable[[], dict[str, tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """images uint8 (n, H, W, C), memory-mapped; labels int64 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Both splits; `sha256` of classes, labels and pixels; mean and sd of the training pixels in [0, 1]."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, height, width, channels = self.train.images.shape
+        return channels, height, width
+
+
+def load(
+    name: str, fingerprint: str, classes: Sequence[str], shape: tuple[int, int, int], data_dir: Path,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Arrays:
+    """The data set, decoded now if no worker has done so yet.
+
+    Raises JobError when its images are not here, cannot be read or differ in size.
+    """
+    folder = data_dir / "cache" / "datasets" / f"{name}-{fingerprint[:16]}"
+    if not (folder / "info.json").exists():
+        source = data_dir / "datasets" / name
+        _materialise(folder, classes, lambda: _read(name, source, classes, shape, progress))
+    return _open(name, folder)
+
+
+def _read(
+    name: str, source: Path, classes: Sequence[str], shape: tuple[int, int, int], progress: Callable[[float], None]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    if name == "digits":
+        return read_digits()
+    if not source.is_dir():
+        raise JobError(how_to_get(name))
+    return {split: read_split(source / split, classes, shape, progress) for split in SPLITS}
+
+
+def _materialise(folder: Path, classes: Sequence[str], read: Reader) -> None:
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    try:
+        splits = read()
+        for split, (images, labels) in splits.items():
+            np.save(beside / f"{split}_images.npy", images)
+            np.save(beside / f"{split}_labels.npy", labels)
+        (beside / "info.json").write_text(json.dumps(_info(classes, splits)))
+        beside.rename(folder)
+    except OSError:
+        if not (folder / "info.json").exists():  # else another worker was faster
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _info(classes: Sequence[str], splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, object]:
+    content = hashlib.sha256(json.dumps(list(classes)).encode())
+    for split in SPLITS:
+        for array in splits[split]:
+            content.update(repr((split, array.shape, str(array.dtype))).encode())
+            content.update(np.ascontiguousarray(array).data)
+    mean, std = _moments(splits["train"][0])
+    return {"classes": list(classes), "sha256": content.hexdigest(), "mean": mean, "std": std}
+
+
+def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and sd of each channel over all pixels, in [0, 1], from the 256-bin histograms: exact."""
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        average = float(counts @ levels / counts.sum())
+        mean.append(round(average, 6))
+        std.append(round(float(np.sqrt(counts @ (levels - average) ** 2 / counts.sum())) or 1.0, 6))
+    return mean, std
+
+
+def _open(name: str, folder: Path) -> Arrays:
+    info = json.loads((folder / "info.json").read_text())
+    splits = [
+        Split(np.load(folder / f"{split}_images.npy", mmap_mode="r"), np.load(folder / f"{split}_labels.npy"))
+        for split in SPLITS
+    ]
+    return Arrays(
+        name, tuple(info["classes"]), splits[0], splits[1], info["sha256"], tuple(info["mean"]), tuple(info["std"])
+    )

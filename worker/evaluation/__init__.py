@@ -1,0 +1,8 @@
+"""How robust a model is: plain functions over tensors and arrays, keyed by image, resumable by block."""
+
+from worker.evaluation.block import BlockResult
+from worker.evaluation.clean import CleanResult, evaluate_clean
+from worker.evaluation.robust import evaluate_block
+from worker.evaluation.summary import summarise
+
+__all__ = ["BlockResult", "CleanResult", "evaluate_block", "evaluate_clean", "summarise"]

@@ -1,0 +1,140 @@
+"""`evaluate` runs: a checkpoint's accuracy on the test split, then the attacks, block by block."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.domain.protocol import Protocol
+from app.storage import artifacts, results, runs
+from app.storage.tables import Checkpoint, Figure
+from models.registry import Classifier
+from worker.data import Arrays
+from worker.data.splits import evaluation_images
+from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, summarise
+from worker.evaluation.clean import pixels
+from worker.jobs.job import Job, open_checkpoint, open_dataset
+
+CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
+
+
+def run_evaluate(job: Job) -> None:
+    """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
+    protocol = Protocol.from_dict(job.spec["protocol"])
+    arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
+    checkpoint, model = open_checkpoint(job, job.run.depends_on)
+    clean = _clean(job, model, arrays)
+    ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
+    blocks = _blocks(job, model, arrays, ids, protocol)
+    _publish(job, protocol, checkpoint, arrays, blocks, clean)
+
+
+def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
+    """Of the whole test split; a resumed evaluation has it already."""
+    stored: dict[str, Any] | None = job.run.metrics.get("clean")
+    if stored is not None:
+        return stored
+    test = arrays.test
+    clean = evaluate_clean(
+        model, test.images, test.labels, np.arange(len(test)), seed=job.spec["attack_seed"],
+        batch_size=job.settings.attack_batch, progress=lambda s: job.progress.report(CLEAN_SHARE * s, "clean accuracy"),
+    ).to_dict()
+    job.progress.store(metrics={"clean": clean})
+    print(f"clean accuracy {clean['accuracy']:.4f} on {clean['images']} images", flush=True)
+    return clean
+
+
+def _blocks(job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol) -> list[BlockResult]:
+    """Every block, attacked now where it is not stored yet."""
+    with job.database.reading() as session:
+        stored = results.blocks(session, job.run.id)
+    parts = np.array_split(ids, -(-len(ids) // job.settings.block_images))
+    found = []
+    for number, part in enumerate(parts):
+        if number in stored:
+            with np.load(job.settings.data_dir / stored[number]) as loaded:
+                found.append(BlockResult.from_arrays(loaded))
+            continue
+        found.append(_attack_block(job, model, arrays, part, protocol, number, len(parts)))
+    return found
+
+
+def _attack_block(
+    job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol, number: int, count: int
+) -> BlockResult:
+    def progress(share: float) -> None:
+        done = (number + share) / count
+        job.progress.report(CLEAN_SHARE + (1 - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
+
+    block = evaluate_block(
+        model, pixels(arrays.test.images[ids]), torch.from_numpy(arrays.test.labels[ids]), torch.from_numpy(ids),
+        protocol=protocol, seed=job.spec["attack_seed"], batch_size=job.settings.attack_batch, progress=progress,
+    )
+    folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{number:04d}-{job.fence.attempt}.npz"
+    artifacts.publish(path, lambda beside: _save(beside, block.to_arrays()))
+    with job.database.writing() as session:
+        place = artifacts.relative(job.settings.data_dir, path)
+        results.add_block(session, job.fence, number, place, list(block.rows()))
+        runs.checkpointed(session, job.fence)
+    print(f"block {number + 1}/{count} stored", flush=True)
+    return block
+
+
+def _publish(
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, arrays: Arrays, blocks: Sequence[BlockResult],
+    clean: Mapping[str, Any],
+) -> None:
+    adversarial = job.folder / "adversarial.npz"
+    _save_adversarial(adversarial, arrays, blocks, protocol)
+    figures = summarise(blocks, protocol)
+    metrics = {
+        "clean": clean, "robust": figures, "checkpoint": checkpoint.id,
+        "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
+    }
+    with job.database.writing() as session:
+        results.add_figures(session, job.fence, [_figure(job, protocol, checkpoint, clean, f) for f in figures])
+        runs.succeed(session, job.fence, metrics)
+    for figure in figures:
+        print(f"{protocol.norm} {figure['eps_text']}: robust accuracy {figure['robust_accuracy']:.4f}", flush=True)
+
+
+def _figure(
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, clean: Mapping[str, Any], figure: Mapping[str, Any]
+) -> Figure:
+    subject = job.spec["subject"]
+    named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "group", "seed", "branch_seed")
+    eps = next(e for e in protocol.eps if str(e) == figure["eps_exact"])
+    kept = ("correctly_classified", "majority", "any_of_r", "selection_gap", "mean_norm", "queries", "gradients",
+            "attack_details", "checks")
+    return Figure(
+        run_id=job.run.id, eps=str(eps), checkpoint_id=checkpoint.id, **{name: subject[name] for name in named},
+        norm=protocol.norm, suite=protocol.suite, images=protocol.images, protocol_id=protocol.identity(eps),
+        protocol=protocol.describe(eps), clean_accuracy=clean["accuracy"], robust_accuracy=figure["robust_accuracy"],
+        attacks=figure["attacks"], verdict=figure["verdict"], reasons=figure["reasons"], draws=figure["draws"],
+        parameters=checkpoint.metrics["parameters"],
+        details={"test_images": clean["images"], "clean_accuracy_subset": figure["clean_accuracy"],
+                 **{name: figure[name] for name in kept}},
+    )
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as file:  # np.savez would add a suffix to a path
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _save_adversarial(path: Path, arrays: Arrays, blocks: Sequence[BlockResult], protocol: Protocol) -> None:
+    """ids, labels (n,), eps text (E,), images float32 (E, n, C, H, W): the worst candidate of each image."""
+    clean = [pixels(arrays.test.images[block.ids]).numpy() for block in blocks]
+    images = [
+        np.concatenate([block.images(x0, radius=radius) for block, x0 in zip(blocks, clean, strict=True)])
+        for radius in range(len(protocol.eps))
+    ]
+    content = {
+        "ids": np.concatenate([b.ids for b in blocks]), "labels": np.concatenate([b.labels for b in blocks]),
+        "eps": np.array([str(e) for e in protocol.eps]), "images": np.stack(images),
+    }
+    artifacts.publish(path, lambda beside: _save(beside, content))

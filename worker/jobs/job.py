@@ -1,0 +1,77 @@
+"""A claimed run in the process that works on it, and what every kind of job needs."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.domain.datasets import Dataset
+from app.domain.errors import JobError, SpikeproofError
+from app.settings import Settings
+from app.storage import artifacts, datasets, results
+from app.storage.engine import Database
+from app.storage.runs import Fence, check_fence
+from app.storage.tables import Checkpoint, Run
+from models import checkpoint as checkpoint_file
+from models.registry import Classifier
+from worker.data import Arrays, load
+from worker.progress import Progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, the fence that guards its writes, and where things are."""
+
+    run: Run
+    fence: Fence
+    database: Database
+    settings: Settings
+    progress: Progress
+    device: torch.device
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What the run's result depends on."""
+        return self.run.spec
+
+    @property
+    def folder(self) -> Path:
+        """What this attempt writes; published by its last write to the database."""
+        return artifacts.attempt_folder(self.settings.data_dir, self.run.id, self.fence.attempt)
+
+    def check(self) -> None:
+        """Raises LeaseLost when another attempt owns the run: this one must write no more files then."""
+        with self.database.writing() as session:
+            check_fence(session, self.fence)
+
+
+def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset]:
+    """The images the run was submitted for. Raises JobError when they are gone or have changed."""
+    try:
+        dataset = datasets.find(name, job.settings.data_dir)
+    except SpikeproofError as error:
+        raise JobError(error.detail) from error
+    if dataset.fingerprint != fingerprint:
+        raise JobError(f"the images of {name} have changed since the experiment was submitted; submit it again")
+    arrays = load(
+        dataset.name, dataset.fingerprint, dataset.classes, dataset.shape, job.settings.data_dir,
+        lambda share: job.progress.report(0.0, f"decoding images, {share:.0%}"),
+    )
+    return arrays, dataset
+
+
+def open_checkpoint(job: Job, run_id: str | None, epoch: int | None = None) -> tuple[Checkpoint, Classifier]:
+    """The row and the network of a run's checkpoint. Raises JobError for a missing or tampered file."""
+    assert run_id is not None
+    with job.database.reading() as session:
+        row = results.checkpoint_of_run(session, run_id, epoch)
+    path = job.settings.data_dir / row.path
+    if not path.exists():
+        raise JobError(f'the file of checkpoint {row.id} is gone; train it again with "fresh": true')
+    if hashlib.sha256(path.read_bytes()).hexdigest() != row.sha256:
+        raise JobError(f"the file of checkpoint {row.id} is not the one that was trained: its sha256 differs")
+    model, _ = checkpoint_file.load(path)
+    return row, model.to(job.device)

@@ -1,0 +1,153 @@
+"""`train` and `branch` runs: from a specification to a published checkpoint."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.domain.datasets import Augmentation
+from app.domain.errors import JobError
+from app.domain.plan import epochs_text
+from app.storage import artifacts, results, runs
+from app.storage.identifiers import new_id
+from app.storage.tables import Checkpoint
+from models import checkpoint as checkpoint_file
+from models.decoder import DecoderConfig, SpikingDecoder
+from models.freezing import evaluating
+from models.registry import Classifier, ModelSpec, branch, build
+from models.resnet import WeightsError, load_imagenet_weights
+from worker.data import Arrays, Split
+from worker.data.splits import stratified_holdout
+from worker.jobs.job import Job, open_checkpoint, open_dataset
+from worker.training.loop import Config, EpochRecord, Hooks, State, batch_of, to_pixels, train
+from worker.training.resume import load_state, save_state
+from worker.training.seeding import derive_seed, generator
+
+SPIKE_RATE_IMAGES = 256
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def run_train(job: Job) -> None:
+    """Trains a continuous network from scratch or from pretrained weights."""
+    arrays, dataset = open_dataset(job, **job.spec["dataset"])
+    torch.manual_seed(derive_seed("init", job.spec["seed"]))
+    wanted = job.spec["model"]
+    pretrained = wanted["weights"] == "imagenet"  # then three channels, and ImageNet's mean and sd
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (arrays.mean, arrays.std)
+    model = build(
+        ModelSpec(
+            job.spec["architecture"], "default", classes=len(arrays.classes), image_shape=arrays.shape,
+            mean=mean, std=std, image_size=wanted["image_size"], stem=wanted["stem"],
+        )
+    )
+    if pretrained:
+        _load_imagenet(job, model)
+    _fit(job, model, arrays, dataset.augmentation, stream=f"train/{job.spec['seed']}", parent=None)
+
+
+def _load_imagenet(job: Job, model: Classifier) -> None:
+    architecture = job.spec["architecture"]
+    local = job.settings.data_dir / "weights" / f"{architecture}.pth"
+    try:
+        load_imagenet_weights(model.encoder, architecture, file=local if local.exists() else None)
+    except WeightsError as error:
+        detail = f"{error}; offline, put torchvision's file at DATA_DIR/weights/{local.name}"
+        raise JobError(detail) from error
+
+
+def run_branch(job: Job) -> None:
+    """Keeps a parent's encoder, gives it a spiking decoder, trains both."""
+    arrays, dataset = open_dataset(job, **job.spec["dataset"])
+    parent, parent_file = open_checkpoint(job, job.run.depends_on, job.spec["parent_epochs"])
+    seeds = (job.spec["variant"], job.spec["seed"], job.spec["branch_seed"])
+    torch.manual_seed(derive_seed("init", *seeds))
+    model = branch(parent_file, job.spec["variant"], DecoderConfig.from_dict(job.spec["decoder"]))
+    _fit(job, model, arrays, dataset.augmentation, stream="/".join(map(str, ("branch", *seeds))), parent=parent)
+
+
+def _fit(
+    job: Job, model: Classifier, arrays: Arrays, augmentation: Augmentation, *, stream: str, parent: Checkpoint | None
+) -> None:
+    kept, held_out = stratified_holdout(
+        arrays.train.labels, job.spec["training"]["validation_share"], key=f"{arrays.name}/validation"
+    )
+    training, validation = (Split(arrays.train.images[i], arrays.train.labels[i]) for i in (kept, held_out))
+    resume = artifacts.run_folder(job.settings.data_dir, job.run.id) / "resume.pt"
+    config = Config.from_spec(job.spec, stream)
+
+    def on_epoch(record: EpochRecord, state: State) -> None:
+        job.check()
+        artifacts.publish(resume, lambda path: save_state(path, state, job.run.key))
+        _store_epoch(job, state)
+        print(f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.4f}, "
+              f"validation {record.validation_accuracy:.4f}, {record.seconds:.1f} s", flush=True)
+        if record.epoch == job.spec.get("keep_epoch"):
+            with job.database.writing() as session:
+                row = _checkpoint_row(job, model, arrays, parent, state.records, final=False)
+                results.add_checkpoint(session, job.fence, row)
+
+    hooks = Hooks(job.progress.report, on_epoch)
+    state = load_state(resume, job.run.key)
+    if state is not None:
+        print(f"going on after epoch {state.epoch} of {config.epochs}", flush=True)
+    records = train(model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks)
+    _publish(job, model, arrays, parent, [asdict(r) for r in records], spike_rates(model, validation))
+    resume.unlink(missing_ok=True)
+
+
+def _store_epoch(job: Job, state: State) -> None:
+    """Metrics by epoch, and: from here on attempts are counted anew."""
+    with job.database.writing() as session:
+        runs.checkpointed(session, job.fence)
+        runs.report(session, job.fence, metrics={"epochs": state.records})
+
+
+def _publish(
+    job: Job, model: Classifier, arrays: Arrays, parent: Checkpoint | None, records: list[dict[str, Any]],
+    rates: dict[str, float],
+) -> None:
+    row = _checkpoint_row(job, model, arrays, parent, records, final=True, rates=rates)
+    metrics = {"epochs": records, "checkpoint": row.id, **row.metrics}
+    with job.database.writing() as session:
+        results.add_checkpoint(session, job.fence, row)
+        runs.succeed(session, job.fence, metrics)
+
+
+def _checkpoint_row(
+    job: Job, model: Classifier, arrays: Arrays, parent: Checkpoint | None, records: list[dict[str, Any]], *,
+    final: bool, rates: dict[str, float] | None = None,
+) -> Checkpoint:
+    """Writes the file and describes it. The file holds no ids and no times: equal runs, equal sha256."""
+    last = records[-1]
+    metrics = {
+        "validation_accuracy": last["validation_accuracy"], "train_loss": last["train_loss"],
+        "spike_rates": rates or {}, "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    metadata = {
+        "run": job.spec, "metrics": metrics, "parent_sha256": parent.sha256 if parent else None,
+        "classes": list(arrays.classes), "data_sha256": arrays.sha256, "epochs": epochs_text(job.spec),
+        "code_version": version("spikeproof"),
+    }
+    path = job.folder / ("model.safetensors" if final else f"epoch-{last['epoch']}.safetensors")
+    sha256 = checkpoint_file.save(path, model, metadata)
+    return Checkpoint(
+        id=new_id("ckpt"), run_id=job.run.id, epoch=last["epoch"], final=final, parent_id=parent.id if parent else None,
+        dataset=arrays.name, architecture=job.spec["architecture"], variant=job.spec["variant"],
+        seed=job.spec["seed"], sha256=sha256, size=path.stat().st_size,
+        path=artifacts.relative(job.settings.data_dir, path),
+        spec={"model": model.spec.to_dict(), **{k: v for k, v in metadata.items() if k != "metrics"}}, metrics=metrics,
+    )
+
+
+def spike_rates(model: Classifier, split: Split) -> dict[str, float]:
+    """Spikes per neuron and step on the first images of the split; empty for a network without spikes."""
+    if not isinstance(model.decoder, SpikingDecoder):
+        return {}
+    device = next(model.parameters()).device
+    images, _ = batch_of(split, np.arange(min(SPIKE_RATE_IMAGES, len(split))))
+    with evaluating(model), torch.no_grad():
+        features = model.encoder(to_pixels(images, device))
+        rates = model.decoder.spike_rate(features, generator=generator("spike-rate", device=device))
+    return {name: float(rate) for name, rate in rates.items()}

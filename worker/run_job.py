@@ -1,0 +1,93 @@
+"""The process of one job: `python -m worker.run_job RUN_ID --owner OWNER --attempt N --parent PID`.
+
+Started by the supervisor, which has claimed the run. It ends with 0 when the run has reached a final
+state, with 75 when it was asked to stop, with 76 when another attempt owns the run.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from app.domain.errors import JobError, LeaseLost
+from app.logs import configure
+from app.processes import end_with_parent
+from app.settings import settings
+from app.storage import runs
+from app.storage.engine import Database
+from app.storage.runs import Fence
+from worker.progress import Progress, Stopped
+from worker.supervisor import EXIT_LEASE_LOST, EXIT_STOPPED
+
+
+def main() -> int:
+    """Works on the run; the exit code is for the supervisor."""
+    arguments = _arguments()
+    end_with_parent(arguments.parent, signal.SIGKILL)  # no orphan; what is stored is enough to go on from
+    configure()
+    config = settings()
+    database = Database(config.resolved_database_url)
+    fence = Fence(arguments.run_id, arguments.owner, arguments.attempt)
+    progress = Progress(database, fence)
+    progress.listen()
+    try:
+        _work(fence, database, progress)
+    except Stopped:
+        return EXIT_STOPPED
+    except LeaseLost as error:
+        print(error, file=sys.stderr)
+        return EXIT_LEASE_LOST
+    except JobError as error:
+        return _fail(database, fence, error.detail)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _work(fence: Fence, database: Database, progress: Progress) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
+    import torch  # only now: a job that cannot start says so sooner
+
+    from worker.jobs.job import Job
+    from worker.training.seeding import make_deterministic
+
+    config = settings()
+    make_deterministic(config.threads)
+    with database.reading() as session:
+        run = runs.get(session, fence.run_id)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"{run.kind} {run.id}, attempt {fence.attempt}, on {device}", flush=True)
+    _job_of(run.kind)(Job(run, fence, database, config, progress, device))
+
+
+def _job_of(kind: str) -> Callable[..., None]:
+    from worker.jobs.evaluate import run_evaluate
+    from worker.jobs.train import run_branch, run_train
+
+    return {"train": run_train, "branch": run_branch, "evaluate": run_evaluate}[kind]
+
+
+def _fail(database: Database, fence: Fence, detail: str) -> int:
+    print(detail, file=sys.stderr)
+    try:
+        with database.writing() as session:
+            runs.fail(session, fence, detail)
+    except LeaseLost:
+        return EXIT_LEASE_LOST
+    return 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_id")
+    parser.add_argument("--owner", required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

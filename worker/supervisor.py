@@ -1,0 +1,123 @@
+"""One process a job: starts it, renews the lease, watches for cancel and stop, records how it ended.
+
+The worker itself never loads torch, so it answers while the job computes.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from app.domain.errors import LeaseLost
+from app.logs import get_logger
+from app.settings import Settings
+from app.storage import artifacts, runs, workers
+from app.storage.engine import Database
+from app.storage.runs import Fence
+
+TICK_SECONDS = 0.1
+CANCEL_CHECK_SECONDS = 1.0
+EXIT_STOPPED = 75  # asked to stop
+EXIT_LEASE_LOST = 76
+LAST_LINES = 3
+logger = get_logger(__name__)
+
+
+def work_on(
+    run_id: str,
+    fence: Fence,
+    database: Database,
+    settings: Settings,
+    *,
+    environment: Mapping[str, str],
+    should_stop: Callable[[], bool],
+    device: str,
+) -> None:
+    """Runs the job of a claimed run to its end, whatever that is."""
+    log = artifacts.log_path(settings.data_dir, run_id)
+    job = _start(fence, log, environment)
+    logger.info("job started", run=run_id, attempt=fence.attempt, pid=job.pid)
+    try:
+        stopped = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
+        _record(job, fence, database, log, stopped=stopped)
+    except LeaseLost:
+        logger.warning("lease lost", run=run_id, attempt=fence.attempt)
+    finally:
+        _kill(job)
+    logger.info("job ended", run=run_id, attempt=fence.attempt, code=job.returncode)
+
+
+def _start(fence: Fence, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "worker.run_job", fence.run_id]
+    command += ["--owner", fence.owner, "--attempt", str(fence.attempt), "--parent", str(os.getpid())]
+    with log.open("ab") as output:
+        # A session of its own: Ctrl-C in a terminal reaches the worker, which asks the job to stop.
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, **environment}, start_new_session=True,
+        )
+
+
+def _watch(
+    job: subprocess.Popen[bytes], fence: Fence, database: Database, settings: Settings, *,
+    should_stop: Callable[[], bool], device: str,
+) -> bool:
+    """Until the job has ended. Returns whether it was asked to stop."""
+    renew_at = look_at = time.monotonic()
+    kill_at: float | None = None
+    while job.poll() is None:
+        now = time.monotonic()
+        cancelled = False
+        if now >= renew_at:
+            renew_at = now + settings.heartbeat_seconds
+            with database.writing() as session:
+                workers.beat(session, fence.owner, device=device, run_id=fence.run_id)
+                if runs.finished(session, fence):  # its last write is done; the process is only tidying up
+                    renew_at = math.inf
+                    continue
+                cancelled = runs.renew(session, fence, settings.lease_seconds)
+        elif now >= look_at:
+            look_at = now + CANCEL_CHECK_SECONDS
+            with database.reading() as session:
+                cancelled = runs.cancel_requested(session, fence.run_id)
+        if kill_at is None and (cancelled or should_stop()):
+            job.terminate()
+            kill_at = now + settings.grace_seconds
+        if kill_at is not None and now >= kill_at:
+            job.kill()
+        _wait(job, TICK_SECONDS)
+    return kill_at is not None
+
+
+def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        job.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _record(job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool) -> None:
+    """A job that ended well has written its own last state; any other end is written here."""
+    with database.writing() as session:
+        if runs.get(session, fence.run_id).state != "running":
+            return
+        reason = _reason(job.returncode, log)
+        state = runs.stop_or_requeue(session, fence, reason, count_try=not stopped)
+    logger.warning("job did not finish", run=fence.run_id, attempt=fence.attempt, reason=reason, state=state)
+
+
+def _reason(code: int, log: Path) -> str:
+    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == EXIT_STOPPED:
+        return "its worker was stopped"
+    lines = log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
+    return f"the job was {how}" + (": " + " | ".join(lines) if lines and code > 0 else "")
+
+
+def _kill(job: subprocess.Popen[bytes]) -> None:
+    if job.poll() is None:
+        job.kill()
+        job.wait()

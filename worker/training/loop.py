@@ -1,0 +1,225 @@
+"""Ordinary training by backpropagation, through time where the head has any.
+
+    result = train(model, train_split, validation_split, config, augmentation)
+
+Everything random is keyed by (stream, epoch), so training resumed from `State` ends bit-identical to
+training that was never interrupted.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from app.domain.datasets import Augmentation
+from app.domain.errors import JobError
+from models.freezing import evaluating, freeze, train_mode
+from models.registry import Classifier
+from worker.data import Split
+from worker.data.augment import crop_and_flip, rand_augment
+from worker.training.seeding import generator
+
+VALIDATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to train. `stream` keys the order of images, augmentation and spike noise."""
+
+    stream: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    decoder_learning_rate: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: str
+    augment: bool
+    randaugment: bool
+    freeze_depth: int
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], stream: str) -> Self:
+        """From a run's specification (`app.domain.plan`)."""
+        training = spec["training"]
+        given = {name: training[name] for name in cls.__dataclass_fields__ if name in training}
+        randaugment = spec["dataset"]["name"] in training["randaugment_on"]
+        return cls(stream=stream, epochs=spec["epochs"], randaugment=randaugment, **given)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch reached. Losses in nats, accuracies as fractions, one draw of a stochastic model."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """Where training stands after `epoch` epochs: all it needs to go on."""
+
+    epoch: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Called as training goes on: every batch with the share done, every epoch with its state."""
+
+    on_batch: Callable[[float, str], None] = lambda _share, _phase: None
+    on_epoch: Callable[[EpochRecord, State], None] = lambda _record, _state: None
+
+
+def train(
+    model: Classifier,
+    data: Split,
+    validation: Split,
+    config: Config,
+    augmentation: Augmentation,
+    *,
+    device: torch.device | str = "cpu",
+    resume: State | None = None,
+    hooks: Hooks | None = None,
+) -> list[EpochRecord]:
+    """Trains the model in place; returns a record an epoch. Raises JobError when the loss is not finite."""
+    model.to(device)
+    freeze(model, config.freeze_depth)
+    training = _Training(model, data, validation, config, augmentation, hooks or Hooks())
+    training.restore(resume)
+    while len(training.records) < config.epochs:
+        training.run_epoch(len(training.records) + 1)
+    return training.records
+
+
+def accuracy(model: Classifier, split: Split, stream: tuple[str | int, ...]) -> tuple[float, float]:
+    """(accuracy, cross-entropy in nats) over the split, one draw a stochastic image."""
+    device = next(model.parameters()).device
+    noise = generator(*stream, device=device)
+    correct, loss = 0, 0.0
+    with evaluating(model), torch.no_grad():
+        for start in range(0, len(split), VALIDATION_BATCH):
+            images, labels = batch_of(split, np.arange(start, min(start + VALIDATION_BATCH, len(split))))
+            logits = model(to_pixels(images, device), generator=noise)
+            labels = labels.to(device)
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += float(cross_entropy(logits, labels, reduction="sum"))
+    return correct / len(split), loss / len(split)
+
+
+def batch_of(split: Split, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Images uint8 (b, C, H, W) and labels (b,) of these places."""
+    images = torch.from_numpy(np.ascontiguousarray(split.images[index]))
+    return images.permute(0, 3, 1, 2), torch.from_numpy(split.labels[index])
+
+
+def to_pixels(images: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 (b, C, H, W) -> float32 in [0, 1] on the device."""
+    return images.to(device).to(torch.float32).div(255).contiguous()
+
+
+class _Training:
+    """One training under way: model, optimiser, schedule, and the records so far."""
+
+    def __init__(
+        self, model: Classifier, data: Split, validation: Split, config: Config, augmentation: Augmentation,
+        hooks: Hooks,
+    ) -> None:
+        self.model, self.data, self.validation, self.config = model, data, validation, config
+        self.augmentation, self.hooks = augmentation, hooks
+        self.device = next(model.parameters()).device
+        self.batches = -(-len(data) // config.batch_size)
+        self.optimizer = _optimizer(model, config)
+        self.scheduler = _scheduler(self.optimizer, config, self.batches * config.epochs)
+        self.records: list[EpochRecord] = []
+
+    def restore(self, state: State | None) -> None:
+        if state is None:
+            return
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scheduler.load_state_dict(state.scheduler)
+        self.records = [EpochRecord(**record) for record in state.records]
+
+    def run_epoch(self, epoch: int) -> None:
+        began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
+        loss, hits = self._pass_over_data(epoch)
+        if not math.isfinite(loss):
+            raise JobError(f"training diverged in epoch {epoch} (loss {loss}); lower the learning rate")
+        stream = ("validation", self.config.stream, epoch)
+        held_out, held_out_loss = accuracy(self.model, self.validation, stream)
+        seconds = time.monotonic() - began
+        self.records.append(EpochRecord(epoch, float(rate), loss, hits, held_out_loss, held_out, seconds))
+        self.hooks.on_epoch(self.records[-1], self._state(epoch))
+
+    def _pass_over_data(self, epoch: int) -> tuple[float, float]:
+        """(mean loss, accuracy) over the epoch's batches."""
+        config = self.config
+        order = generator("order", config.stream, epoch)
+        noise = generator("noise", config.stream, epoch, device=self.device)
+        loss_sum, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        train_mode(self.model, config.freeze_depth)
+        # Batches of nearly one size: no last batch of one image, which batch norm could not take.
+        for number, index in enumerate(torch.randperm(len(self.data), generator=order).tensor_split(self.batches)):
+            images, labels = batch_of(self.data, index.numpy())
+            pixels, labels = to_pixels(self._augmented(images, order), self.device), labels.to(self.device)
+            logits = self.model(pixels, generator=noise)
+            loss = cross_entropy(logits, labels)
+            self._step(loss)
+            loss_sum += loss.detach() * len(labels)
+            hits += (logits.detach().argmax(1) == labels).sum()
+            done = epoch - 1 + (number + 1) / self.batches
+            self.hooks.on_batch(done / config.epochs, f"epoch {epoch}/{config.epochs}")
+        return float(loss_sum) / len(self.data), float(hits) / len(self.data)
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # so it is in torch
+        self.optimizer.step()
+        self.scheduler.step()
+
+    def _augmented(self, images: Tensor, order: torch.Generator) -> Tensor:
+        if self.config.randaugment:
+            images = rand_augment(images, order)
+        return crop_and_flip(images, self.augmentation, order) if self.config.augment else images
+
+    def _state(self, epoch: int) -> State:
+        records = [asdict(record) for record in self.records]
+        return State(
+            epoch, self.model.state_dict(), self.optimizer.state_dict(), self.scheduler.state_dict(), records
+        )
+
+
+def _optimizer(model: Classifier, config: Config) -> torch.optim.Optimizer:
+    """Weights decay; biases, batch norm, thresholds, gain and time constants do not."""
+    groups = []
+    for part, rate in ((model.encoder, config.learning_rate), (model.decoder, config.decoder_learning_rate)):
+        trained = [p for p in part.parameters() if p.requires_grad]
+        groups.append({"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": config.weight_decay})
+        groups.append({"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+    groups = [g for g in groups if g["params"]]
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> LRScheduler:
+    if config.schedule == "constant":
+        return LambdaLR(optimizer, lambda _: 1.0)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=0.25, cycle_momentum=False)
+

@@ -1,0 +1,21 @@
+"""The file that training goes on from after a crash. Ours alone, and loaded weights-only all the same."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from worker.training.loop import State
+
+
+def save_state(path: Path, state: State, identity: str) -> None:
+    """Writes the state of the training named by `identity` (its specification's key)."""
+    torch.save({"identity": identity, **asdict(state)}, path)
+
+
+def load_state(path: Path, identity: str) -> State | None:
+    """The state to go on from; None where there is none of this training."""
+    if not path.exists():
+        return None
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    return State(**stored) if stored.pop("identity") == identity else None
