@@ -15,7 +15,8 @@ from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments
+from app.storage import datasets, experiments, results, runs
+from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
 _EXAMPLE: dict[str, Any] = {"dataset": "digits", "name": "first try", "seeds": [0, 1]}
@@ -34,7 +35,8 @@ def submit(
     dataset = _usable_dataset(spec, services)
     if problems := check_experiment(spec, dataset):
         raise InvalidInput(problems)
-    experiment_id = _store(spec, expand(spec, dataset), services, idempotency_key)
+    planned = expand(spec, dataset, _trained(spec, dataset, services))
+    experiment_id = _store(spec, planned, services, idempotency_key)
     response.headers["Location"] = f"/experiments/{experiment_id}"
     return show(experiment_id, services)
 
@@ -47,6 +49,36 @@ def _usable_dataset(spec: ExperimentSpec, services: Services) -> Dataset:
     if not dataset.present:
         raise InvalidInput([Problem("/dataset", how_to_get(spec.dataset))])
     return dataset
+
+
+def _trained(spec: ExperimentSpec, dataset: Dataset, services: Services) -> list[PlannedRun]:
+    """The runs that made the checkpoints to evaluate."""
+    found, problems = [], []
+    with services.database.reading() as session:
+        for index, checkpoint_id in enumerate(spec.checkpoints):
+            try:
+                row = results.checkpoint(session, checkpoint_id)
+            except NotFound as error:
+                problems.append(Problem(f"/checkpoints/{index}", error.detail))
+                continue
+            run = runs.get(session, row.run_id)
+            if fault := _unfit(row, run, dataset):
+                problems.append(Problem(f"/checkpoints/{index}", f"checkpoint {checkpoint_id} {fault}"))
+            found.append(PlannedRun(run.kind, run.spec))  # type: ignore[arg-type]  # the column is plain text
+    if problems:
+        raise InvalidInput(problems)
+    return found
+
+
+def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
+    """Why the checkpoint cannot be evaluated on the data set, or None."""
+    if row.dataset != dataset.name:
+        return f"was trained on {row.dataset}, not on {dataset.name}"
+    if run.spec["dataset"]["fingerprint"] != dataset.fingerprint:
+        return f"was trained on other images of {dataset.name} than those that are here now"
+    if not row.final or run.state != "succeeded":
+        return "is of the middle of a training; name the last one of its run"
+    return None
 
 
 def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
@@ -76,7 +108,7 @@ def list_(
         rows, following = experiments.page(
             session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
         )
-        wanted = experiments.runs_of_many(session, [row.id for row in rows])
+        wanted = experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
         items = [views.summary(row, wanted[row.id], time.time()) for row in rows]
     return {"items": items, "next": following}
 

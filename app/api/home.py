@@ -19,6 +19,6 @@ def home(services: ServicesOf) -> str:
     """Data sets with their leaderboards, the latest experiments."""
     with services.database.reading() as session:
         rows, _ = experiments.page(session, after=None, limit=20)
-        wanted = experiments.runs_of_many(session, [row.id for row in rows])
+        wanted = experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
         shown = [views.summary(row, wanted[row.id], time.time()) for row in rows]
     return home_page(list_datasets(services)["items"], shown)

@@ -51,12 +51,10 @@ def images(
     run_id: str, services: ServicesOf, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000, cursor: Cursor = None
 ) -> dict[str, Any]:
     """What each attack did to each image at each radius."""
-    start = int(cursor) if cursor and cursor.isdecimal() else 0
     with services.database.reading() as session:
         runs.get(session, run_id)
-        rows = results.image_rows(session, run_id, after=start, limit=limit + 1)
-    following = str(start + limit) if len(rows) > limit else None
-    return {"items": [views.image_row(row) for row in rows[:limit]], "next": following}
+        rows, following = results.image_rows(session, run_id, after=cursor, limit=limit)
+        return {"items": [views.image_row(row) for row in rows], "next": following}
 
 
 @router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)

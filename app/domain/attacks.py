@@ -29,12 +29,15 @@ class Parameter:
         kind = type(self.default)
         fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
         if not fits or (kind is not bool and isinstance(value, bool)):
-            return f"must be {kind.__name__}, not {value!r}"
+            return f"must be {_KINDS[kind]}, not {value!r}"
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(self.choices)}, not {value!r}"
-        if self.minimum is not None and not self.minimum <= value <= (self.maximum or float("inf")):
-            return f"must lie in {self.minimum:g}..{self.maximum:g}, not {value!r}"
+        if self.minimum is not None and self.maximum is not None and not self.minimum <= value <= self.maximum:
+            return f"must lie in {self.minimum:.15g}..{self.maximum:.15g}, not {value!r}"
         return None
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Attack:
                 faults.append(f"{name} {fault}")
         if faults:
             raise ValueError(f"{self.name}: " + "; ".join(faults))
-        return {name: given.get(name, p.default) for name, p in self.parameters.items()}
+        # 1 and 1.0 are one value of a number: they must not make two protocols
+        return {name: type(p.default)(given.get(name, p.default)) for name, p in self.parameters.items()}
 
 
 @dataclass(frozen=True)

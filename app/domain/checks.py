@@ -15,16 +15,33 @@ from app.domain.recipes import RECIPES
 from app.domain.spec import AttackUse, EvaluationSpec, ExperimentSpec, TrainingSpec
 
 MAX_RUNS = 2_000
+SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # of the images as they come
 LARGEST_EPS: dict[Norm, int] = {"linf": 1, "l2": 100}
 
 
 def check_experiment(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
     """What does not fit together; empty where all is well."""
+    found = _check_count(spec) + _check_dataset(dataset) + _check_image_size(spec, dataset) + _check_training(spec)
+    return list(dict.fromkeys(found + _check_evaluation(spec.evaluation, dataset)))  # each fault once
+
+
+def _check_count(spec: ExperimentSpec) -> list[Problem]:
     runs = len(spec.architectures) * len(spec.seeds) * (1 + len(spec.variants) * 2 * len(spec.branch_seeds))
-    size = (
-        [Problem("/seeds", f"asks for up to {runs} runs; at most {MAX_RUNS} are allowed")] if runs > MAX_RUNS else []
-    )
-    return size + _check_image_size(spec, dataset) + _check_training(spec) + _check_evaluation(spec.evaluation, dataset)
+    if runs <= MAX_RUNS:
+        return []
+    return [Problem("/seeds", f"asks for up to {runs} runs; at most {MAX_RUNS} are allowed")]
+
+
+def _check_dataset(dataset: Dataset) -> list[Problem]:
+    found = []
+    if len(dataset.classes) < 2:
+        found.append(Problem("/dataset", f"{dataset.name} has {len(dataset.classes)} class; at least 2 are needed"))
+    low, high = min(dataset.shape[1:]), max(dataset.shape[1:])
+    if low < SMALLEST_SIDE or high > LARGEST_SIDE:
+        size = f"{dataset.shape[2]}x{dataset.shape[1]}"
+        detail = f"the images of {dataset.name} are {size}; sides of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels are taken"
+        found.append(Problem("/dataset", detail))
+    return found
 
 
 def _check_image_size(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
@@ -33,7 +50,7 @@ def _check_image_size(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
     return [
         Problem(pointer, f"{name} needs images of at least {facts.minimum_size} pixels a side, not {side}")
         for name in spec.architectures
-        if side < (facts := ARCHITECTURES[name]).minimum_size
+        if SMALLEST_SIDE <= side < (facts := ARCHITECTURES[name]).minimum_size
     ]
 
 
@@ -73,8 +90,17 @@ def _check_branch_at(spec: ExperimentSpec) -> list[Problem]:
             cell = resolve_training(spec.training, name, variant)
             if cell.branch_at > cell.epochs:
                 detail = f"{name} {variant} trains {cell.epochs} epochs; branch at 1..{cell.epochs}"
-                found.append(Problem("/training/branch_at", detail))
+                found.append(Problem(_branch_at_pointer(spec.training, name, variant), detail))
     return found
+
+
+def _branch_at_pointer(training: TrainingSpec, architecture: str, variant: str) -> str:
+    """The last place that set it for this cell."""
+    places = [
+        i for i, o in enumerate(training.overrides)
+        if o.branch_at is not None and o.architecture in (None, architecture) and o.variant in (None, variant)
+    ]
+    return f"/training/overrides/{places[-1]}/branch_at" if places else "/training/branch_at"
 
 
 def _check_evaluation(evaluation: EvaluationSpec, dataset: Dataset) -> list[Problem]:

@@ -123,8 +123,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of one class folder, by name: the order of their ids."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    """The images of one class folder, by name: the order of their ids. Hidden files are none."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def how_to_get(name: str) -> str:

@@ -6,10 +6,11 @@
 import re
 from fractions import Fraction
 
-_NUMBER = r"(\d{1,12}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,2})?"
+_NUMBER = r"(\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][-+]?\d{1,2})?"
 _RADIUS = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.ASCII)
 _LARGEST_DENOMINATOR = 10**6  # fine enough for the study's grids x .225
 _CLOSE = 1e-12  # a float this near to a simple fraction is meant as that fraction
+_FINEST = 10**12  # no radius has a larger denominator: its text stays short, and is read back as the same one
 
 
 def parse_epsilon(value: float | str) -> Fraction:
@@ -22,10 +23,16 @@ def parse_epsilon(value: float | str) -> Fraction:
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         allowed = "give a number such as 0.03 or a fraction such as '8/255'"
         raise ValueError(f"{value!r} is not a radius; {allowed}") from error
-    if exact <= 0:
-        raise ValueError(f"a radius must be greater than 0, not {value!r}")
+    radius = _simplest(exact)
+    if radius <= 0:
+        raise ValueError(f"a radius must be greater than 0, and at least 1e-12, not {value!r}")
+    return radius
+
+
+def _simplest(exact: Fraction) -> Fraction:
     simple = exact.limit_denominator(_LARGEST_DENOMINATOR)
-    return simple if abs(simple - exact) <= _CLOSE and simple > 0 else exact
+    close = abs(simple - exact) <= _CLOSE and simple > 0
+    return simple if close else exact.limit_denominator(_FINEST)
 
 
 def _read(value: float | str) -> Fraction:

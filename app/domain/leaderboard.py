@@ -49,17 +49,19 @@ class Measured:
 
 def choose_protocol(measured: Sequence[Measured]) -> str | None:
     """The protocol to show where the filters leave several: strongest suite, newest version, most
-    images, most checkpoints. Never by how anyone fares under it."""
+    images, most checkpoints, measured last. Never by how anyone fares under it."""
     if not measured:
         return None
     checkpoints = defaultdict(set)
+    latest_at: dict[str, float] = defaultdict(float)
     for m in measured:
         checkpoints[m.protocol_id].add(m.checkpoint_id)
+        latest_at[m.protocol_id] = max(latest_at[m.protocol_id], m.created_at)
 
-    def strength(m: Measured) -> tuple[int, int, int, int, str]:
-        p = m.protocol
+    def strength(m: Measured) -> tuple[int, int, int, int, float, str]:
+        p, name = m.protocol, m.protocol_id
         known = SUITE_STRENGTH.index(p["suite"]) if p["suite"] in SUITE_STRENGTH else -1
-        return known, p["suite_version"], p["images"], len(checkpoints[m.protocol_id]), m.protocol_id
+        return known, p["suite_version"], p["images"], len(checkpoints[name]), latest_at[name], name
 
     return max(measured, key=strength).protocol_id
 
@@ -80,12 +82,12 @@ def leaderboard(
     `measured` may have other radii too: a row's `curve` has its robust accuracy at all of them.
     """
     groups: dict[str, list[Measured]] = defaultdict(list)
-    curves: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+    curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
     for m in latest(measured):
-        curves[m.group, family_of(m.protocol)].append(m)
+        curves[m.group, m.protocol.get("family")].append(m)
         if m.protocol_id == protocol_id:
             groups[m.group].append(m)
-    rows = [_row(members, curves[group, family_of(members[0].protocol)]) for group, members in groups.items()]
+    rows = [_row(members, curves[group, members[0].protocol.get("family")]) for group, members in groups.items()]
     second: SortKey = "clean_accuracy" if sort == "robust_accuracy" else "robust_accuracy"
     ordered = rank(rows, lambda r: (r[sort]["mean"], r[second]["mean"]), ranked=lambda r: r["verdict"] == OK)
     return [{**row, "rank": place} for place, row in ordered]
@@ -93,11 +95,6 @@ def leaderboard(
 
 def _row_id(m: Measured) -> str:
     return digest([m.group, m.protocol_id])[:16]
-
-
-def family_of(protocol: Mapping[str, Any]) -> str:
-    """Names the protocol but for its radius."""
-    return digest({name: value for name, value in protocol.items() if not name.startswith("eps")})
 
 
 def _curve(members: Sequence[Measured]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything tha
 on, so two runs with one key have one result and can be shared.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -111,15 +111,21 @@ def _default_eps(dataset: Dataset, evaluation: EvaluationSpec) -> set[Fraction]:
     return {parse_epsilon(e) for e in dataset.default_eps[evaluation.norm]}
 
 
-def expand(experiment: ExperimentSpec, dataset: Dataset) -> list[PlannedRun]:
-    """All runs of the experiment, each after the one it depends on, none twice."""
+def expand(
+    experiment: ExperimentSpec, dataset: Dataset, trained: Sequence[PlannedRun] = ()
+) -> list[PlannedRun]:
+    """All runs of the experiment, each after the one it depends on, none twice.
+
+    `trained`: the finished runs behind `experiment.checkpoints`, which are evaluated instead of new ones.
+    """
     protocol = make_protocol(experiment.evaluation, dataset)
     runs: dict[str, PlannedRun] = {}
-    for cell in _cells(experiment, dataset):
-        for run in cell:
-            runs.setdefault(run.key, run)
+    for cell in _cells(experiment, dataset) if not trained else ():
         evaluation = _evaluate_run(cell[-1], protocol)
-        runs.setdefault(evaluation.key, evaluation)
+        runs |= {run.key: run for run in (*cell, evaluation)}
+    for run in trained:
+        evaluation = _evaluate_run(run, protocol)
+        runs[evaluation.key] = evaluation
     return list(runs.values())
 
 

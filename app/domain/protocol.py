@@ -72,12 +72,17 @@ class Protocol:
             "stages": [_stage_to_dict(s) | {"grid": None} for s in self.stages_at(eps)],
         })
 
+    @property
+    def family(self) -> str:
+        """Names the protocol but for its radii: figures of one family make a curve over eps."""
+        return digest({**self.to_dict(), "eps": None})[:16]
+
     def describe(self, eps: Fraction) -> dict[str, Any]:
         """The `protocol` member of a leaderboard row."""
         return {
             "norm": self.norm, "eps": float(eps), "eps_text": format_epsilon(eps), "suite": self.suite,
             "suite_version": self.suite_version, "images": self.images, "precision": self.precision,
-            "survivors": self.survivors,
+            "survivors": self.survivors, "family": self.family,
         }
 
 

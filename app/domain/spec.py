@@ -13,6 +13,7 @@ from app.domain.epsilon import parse_epsilon
 
 MAX_SEEDS = 100
 MAX_EPS = 50
+MAX_CHECKPOINTS = 500
 ArchitectureName = Literal["resnet18", "resnet50", "resnet20"]
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
@@ -28,6 +29,12 @@ def _radius(value: float | str) -> float | str:
     return value
 
 
+def _text(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not hold the character NUL")
+    return value
+
+
 def _no_repeats(values: list[Any]) -> list[Any]:
     if len({str(v) for v in values}) != len(values):
         raise ValueError("must not name anything twice")
@@ -40,7 +47,8 @@ Epochs = Annotated[int, Field(ge=1, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Batch = Annotated[int, Field(ge=2, le=4096)]
 Depth = Annotated[int, Field(ge=0, le=4)]
-Radius = Annotated[float | str, AfterValidator(_radius)]
+Radius = Annotated[float | Annotated[str, Field(max_length=100)], AfterValidator(_radius)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_text)]
 
 
 class Override(Strict):
@@ -66,7 +74,7 @@ class TrainingSpec(Strict):
     epochs: Epochs | None = None
     branch_epochs: Epochs | None = None
     branch_at: Epochs | None = Field(None, description="branch from the parent after this epoch (null: its last)")
-    recipe: str | None = None
+    recipe: Name | None = None
     batch_size: Batch | None = None
     learning_rate: Rate | None = None
     overrides: list[Override] = Field(default_factory=list, max_length=100)
@@ -95,14 +103,14 @@ class DecoderSpec(Strict):
 class AttackUse(Strict):
     """An attack with parameters, in place of a suite."""
 
-    name: str
-    parameters: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    name: Name
+    parameters: dict[Name, int | float | Name | bool] = Field(default_factory=dict, max_length=50)
 
 
 class EvaluationSpec(Strict):
     """What the trained networks are attacked with."""
 
-    suite: str | None = None
+    suite: Name | None = None
     attacks: Annotated[list[AttackUse], Field(min_length=1, max_length=20)] | None = None
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
@@ -112,8 +120,8 @@ class EvaluationSpec(Strict):
 class ExperimentSpec(Strict):
     """The body of `POST /experiments`; only `dataset` is required."""
 
-    dataset: Annotated[str, Field(min_length=1, max_length=100)]
-    name: Annotated[str, Field(max_length=200)] | None = None
+    dataset: Name
+    name: Annotated[str, Field(max_length=200), AfterValidator(_text)] | None = None
     architectures: Annotated[list[ArchitectureName], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
         default_factory=lambda: list[ArchitectureName](["resnet20"])
     )
@@ -125,4 +133,7 @@ class ExperimentSpec(Strict):
     training: TrainingSpec = Field(default_factory=TrainingSpec)
     decoder: DecoderSpec = Field(default_factory=DecoderSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    checkpoints: Annotated[list[Name], Field(max_length=MAX_CHECKPOINTS), AfterValidator(_no_repeats)] = Field(
+        default_factory=list, description="existing ones to evaluate; then nothing is trained"
+    )
     fresh: bool = Field(False, description="run everything anew, even what already succeeded")

@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from app.domain.datasets import KNOWN, Dataset, class_order, image_files
 from app.domain.errors import Conflict, NotFound
@@ -77,10 +77,14 @@ def _describe(name: str, folder: Path, stamps: tuple[tuple[str, int], ...]) -> D
         if empty := [c for c, n in zip(classes, counts[split], strict=True) if n == 0]:
             raise Conflict(f"data set {name}: {split}/ has no .png or .jpg images of {', '.join(empty[:5])}")
     fingerprint = hashlib.sha256(repr((name, stamps, counts)).encode()).hexdigest()[:32]
-    shape = _shape(image_files(folder / "train" / classes[0])[0])
+    shape = _shape(name, image_files(folder / "train" / classes[0])[0])
     return Dataset(name, classes, shape, sum(counts["train"]), sum(counts["test"]), fingerprint, KNOWN.get(name))
 
 
-def _shape(image: Path) -> tuple[int, int, int]:
-    with Image.open(image) as opened:
-        return (1 if opened.mode in ("L", "1", "I;16") else 3, opened.height, opened.width)
+def _shape(name: str, image: Path) -> tuple[int, int, int]:
+    try:
+        with Image.open(image) as opened:
+            return (1 if opened.mode in ("L", "1", "I;16") else 3, opened.height, opened.width)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        place = "/".join(image.parts[-3:])
+        raise Conflict(f"data set {name}: {place} is not an image that can be read") from error

@@ -7,17 +7,20 @@ SQLite starts a write with BEGIN IMMEDIATE: a deferred one that turns into a wri
 another writer came first, however long the busy timeout. Reads have an engine of their own.
 """
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
 BUSY_TIMEOUT_MS = 30_000
+_GRAPH_LOCK = 727_001_735  # of this product, for Postgres
 
 
 class now_epoch(FunctionElement[float]):
@@ -70,8 +73,13 @@ class Database:
 
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
-            return create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=20)
-        engine = create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+            return create_engine(
+                self.url, pool_pre_ping=True, pool_size=10, max_overflow=20, json_serializer=to_json
+            )
+        engine = create_engine(
+            self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+            json_serializer=to_json,
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
@@ -81,3 +89,28 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     for pragma in ("journal_mode=WAL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def lock_graph(session: Session) -> None:
+    """One at a time until the commit: whoever adds, cancels or retries runs sees what the others did.
+
+    SQLite has one writer anyway. Workers do not wait for it: they change one run at a time.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SELECT pg_advisory_xact_lock({_GRAPH_LOCK})"))
+
+
+def to_json(value: Any) -> str:
+    """JSON of both databases: a loss that is NaN or infinite becomes null, as JSON has no such numbers."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

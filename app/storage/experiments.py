@@ -1,11 +1,11 @@
 """Experiments: creating them with their runs, finding, cancelling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import case, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import SHARED, ExperimentState, RunState, experiment_state
@@ -13,7 +13,7 @@ from app.domain.plan import PlannedRun
 from app.domain.protocol import digest
 from app.domain.spec import ExperimentSpec
 from app.storage import runs
-from app.storage.engine import now_epoch
+from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
 from app.storage.tables import Experiment, ExperimentRun, Run
 
@@ -38,6 +38,7 @@ def create(
 
     A repeat with the same idempotency key returns the first one; raises Conflict if the body differs.
     """
+    lock_graph(session)
     body = spec.model_dump(mode="json")
     if earlier := _find_repeat(session, idempotency_key, digest(body)):
         return earlier
@@ -66,25 +67,42 @@ def _add_runs(
     session: Session, experiment: Experiment, planned: Sequence[PlannedRun], *, fresh: bool, max_attempts: int
 ) -> None:
     suffix = f":{experiment.id}" if fresh else ""
-    share_keys = [p.key + suffix for p in planned]
-    found = select(Run).where(Run.share_key.in_(share_keys), Run.state.in_(SHARED))
-    by_key = {run.key: run for run in session.scalars(found)}
-    for position, plan in enumerate(planned):
-        shared = by_key.get(plan.key)
-        if shared is None:
-            parent = by_key[plan.depends_on].id if plan.depends_on else None
-            by_key[plan.key] = Run(
-                id=new_id("run"), kind=plan.kind, key=plan.key, share_key=plan.key + suffix, spec=plan.spec,
-                depends_on=parent, max_attempts=max_attempts,
+    shared = _shared_runs(session, [plan.key + suffix for plan in planned])
+    ids = {key: run.id for key, run in shared.items()} | _finished_parents(session, planned)
+    new = []
+    for plan in planned:
+        if plan.key in shared:
+            continue
+        ids[plan.key] = new_id("run")
+        new.append(
+            Run(
+                id=ids[plan.key], kind=plan.kind, key=plan.key, share_key=plan.key + suffix, spec=plan.spec,
+                depends_on=ids[plan.depends_on] if plan.depends_on else None, max_attempts=max_attempts,
             )
-            session.add(by_key[plan.key])
-            session.flush()
-        elif shared.state == "running":
-            shared.cancel_requested_at = None  # wanted again
-        link = ExperimentRun(
-            experiment_id=experiment.id, run_id=by_key[plan.key].id, position=position, reused=shared is not None
         )
+    session.add_all(new)  # in the order of the plan: each after the one it depends on
+    session.flush()
+    for position, plan in enumerate(planned):
+        reused = plan.key in shared
+        link = ExperimentRun(experiment_id=experiment.id, run_id=ids[plan.key], position=position, reused=reused)
         session.add(link)
+
+
+def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
+    """Runs that others asked for, by key. Held until the commit: none may end without seeing what waits for it."""
+    found = select(Run).where(Run.share_key.in_(list(share_keys)), Run.state.in_(SHARED))
+    shared = {run.key: run for run in session.scalars(found.order_by(Run.id).with_for_update())}
+    for run in shared.values():
+        if run.state == "running":
+            run.cancel_requested_at = None  # wanted again
+    return shared
+
+
+def _finished_parents(session: Session, planned: Sequence[PlannedRun]) -> dict[str, str]:
+    """Runs that are not part of the plan but whose checkpoints it starts from: key -> id."""
+    outside = {p.depends_on for p in planned if p.depends_on} - {p.key for p in planned}
+    found = select(Run.key, Run.id).where(Run.key.in_(outside), Run.state == "succeeded").order_by(Run.id)
+    return {str(key): str(run_id) for key, run_id in session.execute(found)} if outside else {}
 
 
 def get(session: Session, experiment_id: str) -> Experiment:
@@ -100,14 +118,18 @@ def runs_of(session: Session, experiment_id: str) -> list[WantedRun]:
     return runs_of_many(session, [experiment_id])[experiment_id]
 
 
-def runs_of_many(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[WantedRun]]:
-    """The runs of several experiments, in one query."""
+def runs_of_many(
+    session: Session, experiment_ids: Sequence[str], *, in_full: bool = True
+) -> dict[str, list[WantedRun]]:
+    """The runs of several experiments, in one query; not `in_full`: only what their progress needs."""
     query = (
         select(ExperimentRun.experiment_id, Run, ExperimentRun.reused)
         .join(Run, ExperimentRun.run_id == Run.id)
         .where(ExperimentRun.experiment_id.in_(experiment_ids))
         .order_by(ExperimentRun.experiment_id, ExperimentRun.position)
     )
+    if not in_full:
+        query = query.options(load_only(Run.kind, Run.state, Run.progress, Run.started_at, Run.finished_at))
     found: dict[str, list[WantedRun]] = {experiment_id: [] for experiment_id in experiment_ids}
     for experiment_id, run, reused in session.execute(query):
         found[experiment_id].append(WantedRun(run, reused))
@@ -163,16 +185,16 @@ def _state_column() -> Any:
 
 def cancel(session: Session, experiment_id: str) -> Experiment:
     """Stops its runs, except those that another live experiment wants. Raises NotFound, Conflict."""
+    lock_graph(session)
     experiment = get(session, experiment_id)
     wanted = runs_of(session, experiment_id)
     state = state_of(experiment, wanted)
     if state not in ("queued", "running", "cancelled"):
         raise Conflict(f"experiment {experiment_id} has already {state}; there is nothing to cancel")
+    own = {w.run.id for w in wanted}  # also of a cancelled one: some may have been tried again since
+    runs.request_cancel(session, sorted(own - runs.wanted_by_others(session, own, experiment_id)))
     if experiment.cancelled_at is None:
-        own = {w.run.id for w in wanted}
-        runs.request_cancel(session, sorted(own - runs.wanted_by_others(session, own, experiment_id)))
-        session.query(Experiment).filter_by(id=experiment_id).update({"cancelled_at": now_epoch()})
-        session.refresh(experiment)
+        experiment.cancelled_at = session.scalar(now_epoch().select())
     return experiment
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.domain.errors import NotFound
+from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow
@@ -70,11 +70,27 @@ def blocks(session: Session, run_id: str) -> dict[int, str]:
     return {int(block): str(path) for block, path in session.execute(found)}
 
 
-def image_rows(session: Session, run_id: str, *, after: int, limit: int) -> list[ImageRow]:
-    """Per-image rows of the images `after`.. in order, at most `limit` rows."""
-    query = select(ImageRow).where(ImageRow.run_id == run_id)
-    order = query.order_by(ImageRow.image_id, ImageRow.eps, ImageRow.attack)
-    return list(session.scalars(order.offset(after).limit(limit)))
+def image_rows(
+    session: Session, run_id: str, *, after: str | None, limit: int
+) -> tuple[list[ImageRow], str | None]:
+    """Per-image rows by image, radius, attack: one page and the cursor of the next, or None. Raises InvalidInput."""
+    place = (ImageRow.image_id, ImageRow.eps, ImageRow.attack)
+    query = select(ImageRow).where(ImageRow.run_id == run_id).order_by(*place).limit(limit + 1)
+    if after is not None:
+        query = query.where(tuple_(*place) > tuple_(*_image_cursor(after)))
+    found = list(session.scalars(query))
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1]
+    return found[:limit], f"{last.image_id}:{last.eps}:{last.attack}"
+
+
+def _image_cursor(cursor: str) -> tuple[int, str, str]:
+    image, _, rest = cursor.partition(":")
+    eps, separator, attack = rest.partition(":")
+    if not (image.isascii() and image.isdigit() and len(image) < 10 and separator):
+        raise InvalidInput([Problem("/cursor", f"in the query: {cursor!r} is not the `next` of a page")])
+    return int(image), eps, attack
 
 
 def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> None:

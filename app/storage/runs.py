@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
-from app.storage.engine import now_epoch
+from app.storage.engine import lock_graph, now_epoch
 from app.storage.tables import Experiment, ExperimentRun, Run
 
 WORKER_LOST = "worker lost"
+PARENT_CANCELLED = "the run it depends on was cancelled"
+LONGEST_ERROR = 10_000
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ def succeed(session: Session, fence: Fence, metrics: dict[str, Any]) -> None:
 
 def fail(session: Session, fence: Fence, error: str) -> None:
     """Ends the run and what waits for it. Raises LeaseLost."""
+    error = _storable(error)
     _finish(session, fence, state="failed", error=error, phase=None)
-    _end_dependents(session, fence.run_id, "failed", f"the run it depends on failed: {error}")
+    _end_dependents(session, [fence.run_id], "failed", f"the run it depends on failed: {error}")
 
 
 def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: bool) -> str:
@@ -137,13 +140,16 @@ def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: b
     run = session.get_one(Run, fence.run_id, populate_existing=True)
     if run.cancel_requested_at is not None:
         _finish(session, fence, state="cancelled", phase=None)
-        _end_dependents(session, run.id, "cancelled", "the run it depends on was cancelled")
+        _end_dependents(session, [run.id], "cancelled", PARENT_CANCELLED)
         return "cancelled"
     tries = run.tries if count_try else run.tries - 1
     if tries >= run.max_attempts:
         fail(session, fence, f"{reason} (tried {run.max_attempts} times)")
         return "failed"
-    _change(session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None, error=reason)
+    _change(
+        session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None,
+        error=_storable(reason),
+    )
     return "queued"
 
 
@@ -177,10 +183,12 @@ def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
     """Queued runs end at once; running ones are asked to, and their worker sees to it."""
     if not run_ids:
         return
+    _lock(session, run_ids)  # else a run that a worker hands back just now would slip through between the two
     queued = update(Run).where(Run.id.in_(run_ids), Run.state == "queued")
     session.execute(queued.values(state="cancelled", finished_at=now_epoch(), phase=None))
     running = update(Run).where(Run.id.in_(run_ids), Run.state == "running", Run.cancel_requested_at.is_(None))
     session.execute(running.values(cancel_requested_at=now_epoch()))
+    _end_dependents(session, run_ids, "cancelled", PARENT_CANCELLED)
 
 
 def retry(session: Session, run_id: str) -> Run:
@@ -188,6 +196,7 @@ def retry(session: Session, run_id: str) -> Run:
 
     Raises NotFound, Conflict (it is not failed or cancelled, or another run has taken its place).
     """
+    lock_graph(session)
     run = get(session, run_id)
     if run.state not in RETRIABLE:
         raise Conflict(f"run {run.id} is {run.state}; only a failed or cancelled run can be tried again")
@@ -202,13 +211,14 @@ def _requeue(session: Session, run: Run) -> None:
     if other := session.scalar(taken):
         raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
     run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
-    run.cancel_requested_at = run.finished_at = run.owner = None
+    run.cancel_requested_at = run.started_at = run.finished_at = run.owner = None
 
 
 def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
     chain: list[Run] = []
     while run.depends_on is not None:
-        run = session.get_one(Run, run.depends_on)
+        # held: else it could fail just now, and not see that something waits for it again
+        run = session.get_one(Run, run.depends_on, with_for_update=True, populate_existing=True)
         if run.state in RETRIABLE:
             chain.insert(0, run)
     return chain
@@ -232,11 +242,28 @@ def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: st
     return set(session.scalars(wanted))
 
 
-def _end_dependents(session: Session, run_id: str, state: str, reason: str) -> None:
-    for child in session.scalars(select(Run).where(Run.depends_on == run_id, Run.state == "queued")).all():
-        ended = update(Run).where(Run.id == child.id, Run.state == "queued")
-        session.execute(ended.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
-        _end_dependents(session, child.id, state, reason)
+def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason: str) -> None:
+    """Whatever waits, directly or not, for a run that has ended without a result."""
+    ended = [*run_ids]
+    while ended:
+        waiting = (
+            select(Run.id)
+            .join(parent := aliased(Run), Run.depends_on == parent.id)
+            .where(Run.depends_on.in_(ended), Run.state == "queued", parent.state.in_(RETRIABLE))
+        )
+        ended = list(session.scalars(waiting))
+        end = update(Run).where(Run.id.in_(ended), Run.state == "queued")
+        session.execute(end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
+
+
+def _lock(session: Session, run_ids: Sequence[str]) -> None:
+    """Holds the rows until the commit, in one order everywhere (SQLite: the whole database is held)."""
+    session.execute(select(Run.id).where(Run.id.in_(run_ids)).order_by(Run.id).with_for_update())
+
+
+def _storable(error: str) -> str:
+    """Postgres takes no NUL in a text; a job's last words may hold one, or be endless."""
+    return error.replace("\x00", "\ufffd")[:LONGEST_ERROR]
 
 
 def _finish(session: Session, fence: Fence, **values: Any) -> None:

@@ -73,7 +73,7 @@ def evaluate_clean(
 
 def pixels(images: NDArray[np.uint8]) -> Tensor:
     """uint8 (n, H, W, C), or (n, H, W) for grey -> float32 (n, C, H, W) in [0, 1]."""
-    array = np.ascontiguousarray(images)
+    array = np.array(images)  # a copy: torch takes no read-only memory
     array = array[..., None] if array.ndim == 3 else array
     return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().float() / 255
 

@@ -59,10 +59,10 @@ def test_the_headline_of_a_deterministic_model_is_the_min_over_attacks(rows, ima
     block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
     for radius, figures in enumerate(summarise([block], asked)):
         broken = block.success[: radius + 1].any((0, 1)) | (block.clean_share == 0)
-        assert figures["robust_accuracy"] == 1 - broken.mean()
+        assert figures["robust_accuracy"] == pytest.approx(1 - broken.mean())
         for attack, name in enumerate(("fgsm", "deepfool", "square")):
             assert figures["attacks"][name] == pytest.approx(1 - block.success[radius, attack].mean())
-        assert figures["robust_accuracy"] <= min(figures["attacks"].values())
+        assert figures["robust_accuracy"] <= min(figures["attacks"].values()) + 1e-9
     accuracies = [f["robust_accuracy"] for f in summarise([block], asked)]
     assert 0.9 > accuracies[0] > accuracies[-1]
 

@@ -59,7 +59,9 @@ def test_a_network_without_gradients_is_an_upper_bound_only(rounded, images, ids
     assert figures["robust_accuracy"] < 0.5  # and the black box shows why
 
 
-@pytest.mark.parametrize(("hits", "verdict", "check"), [(0, "ok", "ok"), (1, "ok", "warn"), (2, "upper bound only", "fail")])
+@pytest.mark.parametrize(
+    ("hits", "verdict", "check"), [(0, "ok", "ok"), (1, "ok", "warn"), (2, "upper bound only", "fail")]
+)
 def test_one_image_in_a_hundred_is_the_limit(hits, verdict, check, evaluated):
     block, asked = evaluated
     hundred = [replace(block, faulty=np.zeros_like(block.faulty)) for _ in range(2)]

@@ -1,0 +1,185 @@
+"""What all tests share: a data folder, a migrated database of each kind, the real application over HTTP.
+
+PostgreSQL comes from SPIKEPROOF_TEST_DATABASE_URL (a fresh database is made there), else from a server of
+our own, started from the binaries of the machine. SPIKEPROOF_TEST_NO_SKIP=1 turns a skip into a failure.
+"""
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+import uvicorn
+from postgres_server import DatabaseServer, NoServer, find_or_start
+from sqlalchemy import text
+
+from app.settings import Settings
+from app.storage import migrate
+from app.storage.engine import Database
+from app.storage.tables import Table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_SECONDS = 20.0
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """A skip says clearly what is missing; where nothing may be skipped, it is a failure."""
+    if os.environ.get("SPIKEPROOF_TEST_NO_SKIP") == "1":
+        pytest.fail(f"SPIKEPROOF_TEST_NO_SKIP=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the published data sets."""
+    folder = Path(os.environ.get("SPIKEPROOF_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        skip_or_fail(f"there is no real data at {folder}; set SPIKEPROOF_TEST_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[DatabaseServer]:
+    try:
+        server = find_or_start(os.environ.get("SPIKEPROOF_TEST_DATABASE_URL"))
+    except NoServer as error:
+        skip_or_fail(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: DatabaseServer) -> str:
+    """A migrated database of this test process."""
+    url = postgres_server.create_database()
+    database = Database(url)
+    migrate.upgrade(database)
+    database.close()
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file, copied for each test."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    database = Database(f"sqlite:///{path}")
+    migrate.upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def database(backend: str, request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Database]:
+    """A migrated, empty database: once on SQLite, once on PostgreSQL."""
+    if backend == "sqlite":
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), data_dir / "spikeproof.db")
+        opened = Database(f"sqlite:///{data_dir / 'spikeproof.db'}")
+    else:
+        opened = Database(request.getfixturevalue("postgres_url"))
+        with opened.engine.begin() as connection:
+            names = ", ".join(f'"{table.name}"' for table in Table.metadata.sorted_tables)
+            connection.execute(text(f"TRUNCATE {names} CASCADE"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def empty_database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without any table, of each kind."""
+    if backend == "sqlite":
+        opened = Database(f"sqlite:///{tmp_path / 'empty.db'}")
+        yield opened
+        opened.close()
+        return
+    server: DatabaseServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    opened = Database(url)
+    yield opened
+    opened.close()
+    server.drop_database(url)
+
+
+@pytest.fixture
+def config(database: Database, data_dir: Path) -> Settings:
+    """Settings of a service on `database`, whatever the environment says."""
+    return make_settings(data_dir=data_dir, database_url=database.url)
+
+
+def make_settings(**given: Any) -> Settings:
+    defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
+    return Settings(_env_file=None, **{**defaults, **given})
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
+    """`serve(settings)`: the real application behind a real server; the client is closed at the end."""
+    opened = []
+
+    def start(settings: Settings) -> httpx.Client:
+        service = serving(settings)
+        opened.append(service)
+        return service.__enter__()
+
+    yield start
+    for service in reversed(opened):
+        service.__exit__(None, None, None)
+
+
+@pytest.fixture
+def api(config: Settings, serve: Callable[[Settings], httpx.Client]) -> httpx.Client:
+    """A client of the real application on `database`, once on SQLite, once on PostgreSQL."""
+    return serve(config)
+
+
+@pytest.fixture(scope="module")
+def sqlite_api(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[httpx.Client]:
+    """One service a test file, on SQLite: for questions that store nothing."""
+    folder = tmp_path_factory.mktemp("service")
+    shutil.copyfile(sqlite_template, folder / "spikeproof.db")
+    with serving(make_settings(data_dir=folder)) as client:
+        yield client
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[httpx.Client]:
+    """The application served by uvicorn on a free port, in a thread."""
+    from app.api.application import create_application
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    server = uvicorn.Server(
+        uvicorn.Config(create_application(settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="service")
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            assert time.monotonic() < deadline, "the service took too long to start"
+            time.sleep(0.005)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(START_SECONDS)
+        listening.close()

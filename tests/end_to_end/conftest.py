@@ -1,0 +1,125 @@
+"""The service as a user starts it: `spikeproof serve` in a process of its own, with real workers and jobs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import Client
+
+START_SECONDS = 60
+QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
+
+
+@dataclass
+class Service:
+    """A running service; `start` again after `kill` to see what it makes of what it left."""
+
+    data_dir: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    url: str = ""
+    clients: list[Client] = field(default_factory=list)
+
+    def start(self) -> "Service":
+        environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(self.data_dir), "SPIKEPROOF_THREADS_PER_JOB": "1",
+                       "SPIKEPROOF_HEARTBEAT_SECONDS": "1", "SPIKEPROOF_LEASE_SECONDS": "10", **self.settings}
+        with (self.data_dir / "service.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "serve", "--port", "0"], env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=log, cwd=self.data_dir,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "http://" in line, f"the service did not start: {(self.data_dir / 'service.log').read_text()}"
+        self.url = next(word for word in line.split() if word.startswith("http://"))
+        wait_for(lambda: self.client().healthy(), START_SECONDS)
+        return self
+
+    def client(self) -> Client:
+        self.clients.append(Client(self.url))
+        return self.clients[-1]
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """kill -9 of the parent alone."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        for client in self.clients:
+            client.__exit__()
+        self.clients.clear()
+        self.process.send_signal(how)
+        code = self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def processes(*words: str) -> list[int]:
+    """Ids of the processes whose command line has all the words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            continue
+        if not zombie and all(word in command for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts services; whatever they leave is ended after the test."""
+    started: list[Service] = []
+
+    def make(**settings: str) -> Service:
+        service = Service(tmp_path, {f"SPIKEPROOF_{k.upper()}": v for k, v in settings.items()})
+        started.append(service.start())
+        return service
+
+    yield make
+    for service in started:
+        if service.process is not None and service.process.poll() is None:
+            service.stop()
+
+
+@pytest.fixture
+def service(make_service: Callable[..., Service]) -> Service:
+    return make_service()
+
+
+def run_of(experiment: dict[str, Any], kind: str, variant: str = "default") -> dict[str, Any]:
+    return next(r for r in experiment["runs"] if r["kind"] == kind and r["variant"] == variant)
+
+
+def finished(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """Submits and waits; every run must have succeeded."""
+    experiment = client.wait(client.submit(spec)["id"])
+    errors = {r["id"]: r["error"] or client.run(r["id"])["log"][-500:] for r in experiment["runs"] if r["error"]}
+    assert experiment["state"] == "succeeded", errors
+    return experiment

@@ -1,0 +1,140 @@
+"""Whatever dies, nothing is lost and nothing is computed twice from the start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.end_to_end.conftest import Service, finished, processes, run_of, wait_for
+
+TRAINING = {"dataset": "digits", "seeds": [0], "variants": ["lif"],
+            "training": {"epochs": 8, "branch_epochs": 8}, "evaluation": {"images": 60}}
+
+
+def _job_pid(run_id: str) -> int:
+    return wait_for(lambda: processes("worker.run_job", run_id))[0]
+
+
+def _epochs_done(client, run_id: str) -> int:
+    return len(client.run(run_id)["metrics"].get("epochs", []))
+
+
+def _results(client, experiment) -> tuple[list[str], list[dict]]:
+    """What must be equal between a disturbed and a quiet experiment."""
+    sha256 = [client._json("GET", f"/checkpoints/{r['checkpoint']}")["sha256"]
+              for r in experiment["runs"] if r["kind"] != "evaluate"]
+    robust = [client.run(r["id"])["metrics"]["robust"] for r in experiment["runs"] if r["kind"] == "evaluate"]
+    return sha256, robust
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_service) -> None:
+    client = make_service(block_images="15").client()
+    disturbed = client.submit(TRAINING)
+    for kind in ("train", "branch"):
+        run = run_of(disturbed, kind, "default" if kind == "train" else "lif")
+        wait_for(lambda run=run: _epochs_done(client, run["id"]) >= 2)
+        os.kill(_job_pid(run["id"]), signal.SIGKILL)
+        wait_for(lambda run=run: client.run(run["id"])["attempt"] == 2)
+    evaluation = run_of(disturbed, "evaluate", "lif")
+    wait_for(lambda: "block 1/4 stored" in client.run(evaluation["id"])["log"])
+    os.kill(_job_pid(evaluation["id"]), signal.SIGKILL)
+    disturbed = client.wait(disturbed["id"])
+    assert disturbed["state"] == "succeeded"
+    logs = {run["kind"]: client.run(run["id"])["log"] for run in disturbed["runs"]}
+    assert "going on after epoch" in logs["train"]
+    assert "going on after epoch" in logs["branch"]
+    assert logs["evaluate"].count("block 1/4 stored") == 1
+    assert [run["attempt"] for run in disturbed["runs"]] == [2, 2, 2]
+    quiet = finished(client, {**TRAINING, "fresh": True})
+    assert not any(run["reused"] for run in quiet["runs"])
+    assert _results(client, disturbed) == _results(client, quiet)
+
+
+def test_a_killed_worker_takes_its_job_with_it_and_another_goes_on(service: Service) -> None:
+    client = service.client()
+    experiment = client.submit({**TRAINING, "variants": ["default"]})
+    run = run_of(experiment, "train")
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
+    job, worker = _job_pid(run["id"]), processes("worker.poll", str(service.process.pid))[0]
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: job not in processes("worker.run_job", run["id"]), 5)
+    experiment = client.wait(experiment["id"])
+    assert experiment["state"] == "succeeded"
+    assert client.run(run["id"])["attempt"] == 2
+
+
+def test_a_killed_service_leaves_no_orphan_and_the_next_one_finishes(service: Service) -> None:
+    client = service.client()
+    experiment = client.submit({**TRAINING, "variants": ["default"]})
+    run = run_of(experiment, "train")
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
+    parent = str(service.process.pid)
+    service.kill()
+    wait_for(lambda: not processes("worker.run_job", run["id"]) and not processes("worker.poll", parent), 20)
+    wait_for(lambda: not any(_parent(pid) == 1 for pid in processes("app.api.server")), 10)
+    service.start()
+    client = service.client()
+    assert client.wait(experiment["id"])["state"] == "succeeded"
+    assert "going on after epoch" in client.run(run["id"])["log"]
+
+
+def test_a_killed_api_comes_back_at_the_same_address(service: Service) -> None:
+    client = service.client()
+    old = [pid for pid in processes("app.api.server") if _parent(pid) == service.process.pid]
+    os.kill(old[0], signal.SIGKILL)
+    wait_for(client.healthy, 30)
+    assert client.experiments() == []
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
+
+
+def test_cancel_stops_a_running_job_within_ten_seconds_and_retry_goes_on(service: Service) -> None:
+    client = service.client()
+    experiment = client.submit({**TRAINING, "variants": ["default"], "training": {"epochs": 60}})
+    run = run_of(experiment, "train")
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
+    asked = time.monotonic()
+    assert client.cancel(experiment["id"])["state"] == "cancelled"
+    assert run_of(client.experiment(experiment["id"]), "evaluate")["state"] == "cancelled"
+    wait_for(lambda: client.run(run["id"])["state"] == "cancelled", 10)
+    assert time.monotonic() - asked < 10
+    assert not processes("worker.run_job", run["id"])
+    done = _epochs_done(client, run["id"])
+    assert client._json("POST", f"/runs/{run['id']}/retry")["state"] in ("queued", "running")
+    wait_for(lambda: "going on after epoch" in client.run(run["id"])["log"])
+    assert _epochs_done(client, run["id"]) >= done
+
+
+def test_a_stopped_service_ends_soon_and_puts_its_job_back(service: Service) -> None:
+    client = service.client()
+    experiment = client.submit({**TRAINING, "variants": ["default"], "training": {"epochs": 60}})
+    run = run_of(experiment, "train")
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 15
+    assert not processes("worker.run_job", run["id"])
+    service.start()
+    client = service.client()
+    wait_for(lambda: client.run(run["id"])["attempt"] == 2)
+    assert client.run(run["id"])["max_attempts"] == 5
+
+
+@pytest.mark.parametrize("taken", ["port", "folder"])
+def test_a_taken_port_or_folder_is_said_in_one_line(service: Service, tmp_path, taken: str) -> None:
+    port = service.url.rpartition(":")[2] if taken == "port" else "0"
+    folder = tmp_path / "other" if taken == "port" else service.data_dir
+    environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(folder)}
+    second = subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve", "--port", port], env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )
+    assert second.returncode == 1
+    assert ("cannot listen on" if taken == "port" else "another service uses the data folder") in second.stderr
+    assert "Traceback" not in second.stderr

@@ -1,0 +1,92 @@
+"""POST /experiments to a leaderboard and predictions, on real scans of digits."""
+
+import io
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.end_to_end.conftest import QUICK_TRAINING, Service, finished, run_of
+from worker.data.digits import read_digits
+
+SPEC = {"dataset": "digits", "seeds": [0], "training": QUICK_TRAINING, "evaluation": {"images": 40}}
+
+
+@pytest.fixture
+def digit() -> tuple[bytes, int]:
+    images, labels = read_digits()["test"]
+    content = io.BytesIO()
+    Image.fromarray(images[0, ..., 0]).save(content, "PNG")
+    return content.getvalue(), int(labels[0])
+
+
+def test_an_experiment_runs_from_submission_to_leaderboard_and_prediction(service: Service, digit) -> None:
+    client = service.client()
+    experiment = finished(client, SPEC)
+    board = client.leaderboard("digits")
+    assert {row["variant"] for row in board["rows"]} == {"default", "lif", "paralif"}
+    for row in board["rows"]:
+        radii = [point["robust_accuracy"]["mean"] for point in row["curve"]]
+        assert len(radii) == 3
+        assert radii == sorted(radii, reverse=True)
+        assert radii[-1] < row["clean_accuracy"]["mean"]
+    assert {row["epochs"] for row in board["rows"]} == {"<3>", "<3,2>"}
+    _check_spikes(client, experiment)
+    _check_reuse(client, experiment)
+    _check_prediction(service, run_of(experiment, "branch", "lif")["checkpoint"], digit)
+    _check_evaluation_files(service, run_of(experiment, "evaluate", "paralif")["id"])
+
+
+def _check_spikes(client, experiment) -> None:
+    for variant in ("lif", "paralif"):
+        metrics = client.run(run_of(experiment, "branch", variant)["id"])["metrics"]
+        assert 0 < metrics["spike_rates"]["neurons"] < 1
+        assert len(metrics["epochs"]) == 2
+
+
+def _check_reuse(client, experiment) -> None:
+    again = client.submit(SPEC)
+    assert again["state"] == "succeeded"
+    assert all(run["reused"] for run in again["runs"])
+    assert [run["id"] for run in again["runs"]] == [run["id"] for run in experiment["runs"]]
+
+
+def _check_prediction(service, checkpoint, digit) -> None:
+    content, label = digit
+    url = f"{service.url}/checkpoints/{checkpoint}/predict?draws=30&seed=5&top=10"
+    answers = [httpx.post(url, files={"images": ("digit.png", content)}).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    top = answers[0]["predictions"][0]["top"]
+    assert sum(entry["probability"] for entry in top) == pytest.approx(1.0, abs=1e-5)
+    assert all(entry["sd"] is not None for entry in top)
+    assert label in [entry["index"] for entry in top]
+
+
+def _check_evaluation_files(service, run_id) -> None:
+    stored = np.load(io.BytesIO(httpx.get(f"{service.url}/runs/{run_id}/adversarial.npz").content))
+    assert stored["images"].shape == (3, 40, 1, 8, 8)
+    original = read_digits()["test"][0][stored["ids"]].transpose(0, 3, 1, 2) / np.float32(255)
+    for eps, images in zip((8, 32, 64), stored["images"], strict=True):
+        assert np.abs(images - original).max() <= eps / 255 + 1e-6
+    rows = httpx.get(f"{service.url}/runs/{run_id}/images", params={"limit": 10_000}).json()["items"]
+    assert {row["attack"] for row in rows} == {"fgsm", "pgd", "square"}
+    assert {row["image_id"] for row in rows} == set(stored["ids"].tolist())
+
+
+def test_an_image_of_another_size_fails_the_run_with_its_name(service: Service) -> None:
+    folder = service.data_dir / "datasets" / "mine"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i in range(4):
+                side = 9 if (split, name, i) == ("test", "b", 3) else 8
+                Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(place / f"{i}.png")
+    client = service.client()
+    experiment = client.wait(client.submit({"dataset": "mine", "seeds": [0], "training": QUICK_TRAINING})["id"])
+    assert experiment["state"] == "failed"
+    assert "test/b/3.png is 9x9" in run_of(experiment, "train")["error"]
+    assert "the run it depends on failed" in run_of(experiment, "evaluate", "lif")["error"]
+    assert all(run["attempt"] <= 1 for run in experiment["runs"]), "a hopeless job is not tried again"
