@@ -3,19 +3,21 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from urllib.parse import unquote_plus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs
 from app.api.dependencies import Services
-from app.domain.errors import PayloadTooLarge
 from app.settings import Settings, settings
 from app.storage import migrate
 from app.storage.engine import Database
 from app.sweeper import Sweeper
 
+LARGEST_DOCUMENT = 2**20
 _PROBLEM = {"content": {errors.MEDIA_TYPE: {}}, "description": "A problem document (RFC 9457)"}
 
 
@@ -39,7 +41,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     database = Database(config.resolved_database_url)
     migrate.upgrade(database)
     app.state.services = Services(config, database)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=config.max_upload_mib * 2**20)
+    app.add_middleware(_BodyLimit, uploads=config.max_upload_mib * 2**20)
     app.middleware("http")(_finish)
     errors.install(app)
     for module in (home, experiments, runs, leaderboard, checkpoints, catalogues, health):
@@ -49,8 +51,24 @@ def create_application(config: Settings | None = None) -> FastAPI:
 
 async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """What holds for every answer."""
-    response = await call_next(request)
+    response: Response
+    if "\x00" in request.url.path + unquote_plus(request.url.query):  # no name has one, and Postgres takes none
+        response = errors.problem(request, 404, "there is nothing whose name holds the character NUL")
+    else:
+        response = await call_next(request)
     if response.status_code == 413 and response.headers.get("content-type") != errors.MEDIA_TYPE:
-        response = errors.problem(request, 413, PayloadTooLarge.title, "the body is larger than this service takes")
+        response = errors.problem(request, 413, "the body is larger than this service takes")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     return response
+
+
+class _BodyLimit:
+    """Images and weights may be large; what describes an experiment is not, and takes long to refuse if it is."""
+
+    def __init__(self, app: ASGIApp, uploads: int) -> None:
+        self._uploads = RequestBodyLimitMiddleware(app, uploads)
+        self._documents = RequestBodyLimitMiddleware(app, min(uploads, LARGEST_DOCUMENT))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        upload = scope.get("path", "").startswith("/checkpoints")
+        await (self._uploads if upload else self._documents)(scope, receive, send)

@@ -3,14 +3,17 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import Field, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from pydantic_core import from_json
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
+from app.api.faults import problems_of
 from app.api.pagination import Cursor, Limit, Page
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict
@@ -21,6 +24,7 @@ from app.storage.tables import Checkpoint
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 MAX_IMAGES = 256
+IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 
 
 class PredictOptions(Strict):
@@ -62,14 +66,16 @@ def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
 
 
 @router.get("/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse)
-def download(checkpoint_id: str, services: ServicesOf) -> FileResponse:
+def download(checkpoint_id: str, services: ServicesOf, if_none_match: IfNoneMatch = None) -> Response:
     """With `ETag` and `Repr-Digest` (RFC 9530) of the sha256."""
     row = _row(services, checkpoint_id)
     path = services.settings.data_dir / row.path
-    if not path.is_file():
-        raise NotFound(f"the file of checkpoint {checkpoint_id} is gone")
+    if not path.is_file() or path.stat().st_size != row.size:
+        raise NotFound(f"the file of checkpoint {checkpoint_id} is gone or damaged")
     digest = base64.b64encode(bytes.fromhex(row.sha256)).decode()
     headers = {"ETag": f'"{row.sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
+    if if_none_match is not None and row.sha256 in if_none_match:
+        return Response(status_code=304, headers=headers)
     return FileResponse(path, media_type="application/octet-stream", filename=f"{row.id}.safetensors", headers=headers)
 
 
@@ -102,34 +108,58 @@ async def predict(
     """PNG or JPEG files as multipart `images`, or pixels as JSON. A stochastic network answers with the
     mean and sd over `draws`, the same for the same `seed`. The options go into the query, or the JSON body."""
     row = await run_in_threadpool(_row, services, checkpoint_id)
-    shape: tuple[int, int, int] = tuple(row.spec["model"]["image_shape"])
     options = PredictOptions(draws=draws, seed=seed, top=top)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with request.form(max_files=MAX_IMAGES) as form:
-            images = [decode_image(await file.read(), shape) for file in _files(form)]
-    elif kind == "application/json":
-        body = _read_body(await request.body(), options)
-        images, options = [read_pixels(p, shape, i) for i, p in enumerate(body.images)], body
-    else:
-        raise UnsupportedMedia(f"send multipart/form-data or application/json, not {kind or 'nothing'}")
-    return await run_in_threadpool(_answer, services, row, images, options)
+        return await run_in_threadpool(_predict_files, services, row, await _files(request), options)
+    if kind == "application/json":
+        return await run_in_threadpool(_predict_pixels, services, row, await request.body(), options)
+    raise UnsupportedMedia(f"send multipart/form-data or application/json, not {kind or 'nothing'}")
 
 
-def _files(form: FormData) -> list[UploadFile]:
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+async def _files(request: Request) -> list[bytes]:
+    try:
+        async with request.form(max_files=MAX_IMAGES, max_fields=MAX_IMAGES) as form:
+            files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise InvalidInput([Problem("/images", f"the form cannot be read: {error.detail}")]) from error
     if not files:
         raise InvalidInput([Problem("/images", "the form has no files; send each image as a field named images")])
     return files
+
+
+def _predict_files(
+    services: Services, row: Checkpoint, files: list[bytes], options: PredictOptions
+) -> dict[str, Any]:
+    shape = row.spec["model"]["image_shape"]
+    return _answer(services, row, [decode_image(content, tuple(shape)) for content in files], options)
+
+
+def _predict_pixels(services: Services, row: Checkpoint, content: bytes, options: PredictOptions) -> dict[str, Any]:
+    body = _read_body(content, options)
+    shape = row.spec["model"]["image_shape"]
+    return _answer(services, row, [read_pixels(p, tuple(shape), i) for i, p in enumerate(body.images)], body)
 
 
 def _read_body(content: bytes, options: PredictOptions) -> PredictBody:
     try:
         body = PredictBody.model_validate_json(content)
     except ValidationError as error:
-        problems = [Problem("".join(f"/{p}" for p in e["loc"]), e["msg"]) for e in error.errors()]
-        raise InvalidInput(problems) from error
+        raise InvalidInput(problems_of(_faults(error), _parsed(content), PredictBody)) from error
     return body.model_copy(update={k: v for k, v in options if k not in body.model_fields_set})
+
+
+def _faults(error: ValidationError) -> list[dict[str, Any]]:
+    return [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False, include_input=False)]
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return from_json(content)
+    except ValueError:
+        return None
 
 
 def _answer(services: Services, row: Checkpoint, images: list[Any], options: PredictOptions) -> dict[str, Any]:

@@ -2,20 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.domain.errors import InvalidInput, Problem, SpikeproofError, suggestion
+from app.api.faults import problems_of
+from app.domain.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    ServiceUnavailable,
+    SpikeproofError,
+    UnsupportedMedia,
+)
 from app.domain.spec import ExperimentSpec
 from app.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+LONGEST_DETAIL = 2_000
+_TITLES = {
+    kind.status: kind.title
+    for kind in (InvalidInput, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia, ServiceUnavailable)
+}
 logger = get_logger(__name__)
 
 
@@ -24,80 +40,75 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SpikeproofError, _on_ours)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    for down in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(down, _on_database)
     app.add_exception_handler(Exception, _on_bug)
 
 
 def problem(
-    request: Request, status: int, title: str, detail: str, *,
-    problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None,
+    request: Request, status: int, detail: str, *, title: str | None = None,
+    problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None, **members: Any,
 ) -> JSONResponse:
-    """A problem document."""
-    slug = title.lower().replace(" ", "-")
+    """A problem document; `members` are added to it."""
+    title = title or _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
     body: dict[str, Any] = {
-        "type": f"urn:spikeproof:problem:{slug}", "title": title, "status": status, "detail": detail,
-        "instance": request.url.path,
+        "type": f"urn:spikeproof:problem:{title.lower().replace(' ', '-')}", "title": title, "status": status,
+        "detail": _printable(detail), "instance": request.url.path,
     }
     if problems:
-        body["errors"] = [{"pointer": p.pointer, "detail": p.detail} for p in problems]
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+        body["errors"] = [{"pointer": _printable(p.pointer), "detail": _printable(p.detail)} for p in problems]
+    retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
+    return JSONResponse(body | members, status_code=status, media_type=MEDIA_TYPE, headers={**retry, **(headers or {})})
+
+
+def _printable(text: str) -> str:
+    """What a client sent may be endless, or hold half a character, which is no UTF-8."""
+    short = text if len(text) <= LONGEST_DETAIL else text[:LONGEST_DETAIL] + " ..."
+    return short.encode("utf-8", "replace").decode()
 
 
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SpikeproofError)
     problems = error.problems if isinstance(error, InvalidInput) else ()
-    retry = {"Retry-After": "5"} if error.status in (429, 503) else None
-    return problem(request, error.status, error.title, error.detail, problems=problems, headers=retry)
+    return problem(request, error.status, error.detail, title=error.title, problems=problems)
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [_problem_of(e) for e in error.errors()]
-    detail = "; ".join(f"{p.pointer or 'body'}: {p.detail}" for p in problems[:5])
-    return problem(request, 422, InvalidInput.title, detail, problems=problems)
+    if refused := _wrong_type(request, error):
+        return problem(request, 415, refused)
+    invalid = InvalidInput(problems_of(error.errors(), error.body, ExperimentSpec))
+    return problem(request, 422, invalid.detail, problems=invalid.problems)
+
+
+def _wrong_type(request: Request, error: RequestValidationError) -> str | None:
+    """A body that is not JSON by its own word was not even looked at."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    of_body = any(e["loc"] == ("body",) for e in error.errors())
+    if not of_body or kind == "application/json" or kind.endswith("+json") or not error.body:
+        return None
+    return f"send application/json, not {kind or 'a body without Content-Type'}"
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
-    detail = str(error.detail) if error.detail != title else f"{request.method} {request.url.path}: {title.lower()}"
-    return problem(request, error.status_code, title, detail, headers=error.headers)
+    if error.status_code == 400 and isinstance(error.__cause__, RecursionError | ValueError):
+        detail = "the body is not JSON that can be read: nested too deeply, an endless number, or not UTF-8"
+        return problem(request, 422, detail, problems=[Problem("", detail)])
+    if error.status_code == 413:
+        return problem(request, 413, "the body is larger than this service takes")
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = str(error.detail) if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
+    return problem(request, error.status_code, detail, headers=error.headers)
+
+
+async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    logger.warning("the database did not answer", path=request.url.path, error=type(error).__name__)
+    return problem(request, 503, "the database does not answer now, or is too busy; try again")
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     logger.error("unexpected error", path=request.url.path, exc_info=error)
-    return problem(request, 500, "Internal error", "something went wrong here; the server's log has the details")
-
-
-def _problem_of(error: Mapping[str, Any]) -> Problem:
-    source, *path = error["loc"]
-    if error["type"] == "json_invalid":
-        return Problem("", f"the body is not JSON: {error.get('ctx', {}).get('error', 'it cannot be read')}")
-    # pydantic names the tried member of a union in the path: such a name is no part of the body
-    places = [p for p in path if not (isinstance(p, str) and ("[" in p or p in _UNION_MEMBERS))]
-    detail = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        detail = "unknown field" + suggestion(str(places[-1]), _fields_at(places[:-1]))
-    if source != "body":
-        detail = f"in the {source}: {detail}"
-    return Problem("".join(f"/{p}" for p in places), detail)
-
-
-_UNION_MEMBERS = frozenset({"int", "float", "str", "bool", "constrained-float", "constrained-int"})
-
-
-def _fields_at(path: Sequence[str | int]) -> list[str]:
-    """The fields allowed at a place of the experiment's body."""
-    model: type[BaseModel] | None = ExperimentSpec
-    for step in path:
-        if isinstance(step, str) and model is not None:
-            known = model.model_fields.get(step)
-            model = _model_in(known.annotation) if known else None
-    return list(model.model_fields) if model is not None else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (list, Union, UnionType):
-        return next((m for a in get_args(annotation) if (m := _model_in(a))), None)
-    return None
+    return problem(
+        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title
+    )

@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api import errors
 from app.api.dependencies import Services, ServicesOf
 from app.storage import workers
 
@@ -18,14 +20,15 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Ready", responses={503: {"description": "names what is down"}})
-def readyz(services: ServicesOf, response: Response) -> dict[str, Any]:
+@router.get("/readyz", summary="Ready", response_model=dict[str, Any],
+            responses={503: {"content": {errors.MEDIA_TYPE: {}}, "description": "names what is down"}})
+def readyz(request: Request, services: ServicesOf) -> Response:
     """The database and a live worker can be reached."""
     checks = _checks(services)
-    if not all(checks.values()):
-        response.status_code = 503
-        response.headers["Retry-After"] = "5"
-    return {"status": "ok" if all(checks.values()) else "not ready", "checks": checks}
+    if all(checks.values()):
+        return JSONResponse({"status": "ok", "checks": checks})
+    down = ", ".join(name for name, well in checks.items() if not well)
+    return errors.problem(request, 503, f"cannot be reached: {down}", checks=checks)
 
 
 def _checks(services: Services) -> dict[str, bool]:

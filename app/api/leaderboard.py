@@ -1,5 +1,6 @@
 """`/leaderboard` and `/leaderboard/matrix`."""
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from app.domain.spec import ArchitectureName
 from app.reports.tables import MEDIA_TYPES, Format, leaderboard_table, matrix_table, render
 from app.storage import datasets, results
 
+VARY = {"Vary": "Accept"}
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
 Eps = Annotated[str | None, Query(max_length=50, description="a number or a fraction such as 8/255")]
 AnyFormat = Annotated[Literal["json", "csv", "md", "latex", "html"] | None, Query(description="else by `Accept`")]
@@ -35,7 +37,7 @@ def show(
     norm: Norm = "linf",
     eps: Eps = None,
     suite: str | None = None,
-    images: int | None = None,
+    images: Annotated[int | None, Query(ge=1, le=100_000)] = None,
     sort: SortKey = "robust_accuracy",
     format: AnyFormat = None,
 ) -> Response:
@@ -52,9 +54,9 @@ def show(
     board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, found, norm, eps)}
     wanted = format or _accepted(request)
     if wanted == "html":
-        return Response(leaderboard_page(board), media_type="text/html")
+        return Response(leaderboard_page(board), media_type="text/html", headers=VARY)
     if wanted == "json":
-        return JSONResponse(board)
+        return JSONResponse(board, headers=VARY)
     return _rendered(render(leaderboard_table(board["rows"]), wanted), wanted)
 
 
@@ -79,7 +81,7 @@ def show_matrix(
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, found, norm, eps)}
     wanted = format or _accepted(request)
     if wanted == "json" or wanted == "html":
-        return JSONResponse(table)
+        return JSONResponse(table, headers=VARY)
     return _rendered(render(matrix_table(table), wanted), wanted)
 
 
@@ -115,14 +117,19 @@ def _protocol(shown: list[Measured], dataset: Dataset, norm: Norm, eps: str | No
 
 
 def _accepted(request: Request) -> Literal["json", "csv", "md", "latex", "html"]:
-    """The format that the `Accept` header puts first."""
+    """The format that the `Accept` header likes best."""
     known = {"application/json": "json", "text/html": "html", **{kind: name for name, kind in MEDIA_TYPES.items()}}
-    for part in request.headers.get("accept", "").split(","):
-        kind = part.partition(";")[0].strip().lower()
-        if kind in known:
-            return known[kind]  # type: ignore[return-value]  # all keys of AnyFormat
-    return "json"
+    offers = [_offer(part) for part in request.headers.get("accept", "").split(",")]
+    wanted = sorted((o for o in offers if o[1] in known and o[0] > 0), key=lambda o: -o[0])  # stable: first of equals
+    return known[wanted[0][1]] if wanted else "json"  # type: ignore[return-value]  # all keys of AnyFormat
+
+
+def _offer(part: str) -> tuple[float, str]:
+    """`"text/csv;q=0.5"` -> (0.5, "text/csv")."""
+    kind, *parameters = (p.strip().lower() for p in part.split(";"))
+    quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+    return (float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0), kind
 
 
 def _rendered(text: str, wanted: Format) -> Response:
-    return Response(text, media_type=MEDIA_TYPES[wanted])
+    return Response(text, media_type=MEDIA_TYPES[wanted], headers=VARY)

@@ -2,6 +2,8 @@
 
 import io
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,11 @@ from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG")
+# What Pillow raises for files that are broken, of another format, or bombs.
+_UNREADABLE = (
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -28,7 +35,7 @@ def decode_image(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
             grey = image.convert("L" if channels == 1 else "RGB")
             if grey.size != (width, height):
                 grey = grey.resize((width, height), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise UnsupportedMedia("the image cannot be read; send PNG or JPEG") from error
     pixels = np.asarray(grey, np.float32).reshape(height, width, channels) / 255
     return pixels.transpose(2, 0, 1)

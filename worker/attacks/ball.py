@@ -31,7 +31,7 @@ def project(x: Tensor, x0: Tensor, epsilon: Tensor, norm: Norm) -> Tensor:
         return x.clamp(min=x0 - radius, max=x0 + radius).clamp_(0, 1)
     delta = x - x0
     shrink = (epsilon.double() / lengths(delta, norm).clamp_min(1e-30)).clamp_max(1)
-    return (x0 + delta * per_image(shrink, x0).to(x0.dtype))
+    return (x0 + delta * per_image(shrink, x0).to(x0.dtype)).clamp_(0, 1)
 
 
 def direction(gradient: Tensor, norm: Norm) -> Tensor:

@@ -5,8 +5,8 @@ Several workers may decode at once: each writes a folder of its own, the first r
 
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,8 @@ def _read(
 
 
 def _materialise(folder: Path, classes: Sequence[str], read: Reader) -> None:
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         splits = read()
         for split, (images, labels) in splits.items():

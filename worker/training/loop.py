@@ -220,6 +220,6 @@ def _optimizer(model: Classifier, config: Config) -> torch.optim.Optimizer:
 def _scheduler(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> LRScheduler:
     if config.schedule == "constant":
         return LambdaLR(optimizer, lambda _: 1.0)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=0.25, cycle_momentum=False)
+    rates = [group["lr"] for group in optimizer.param_groups]  # (OneCycleLR divides by zero below five steps)
+    return OneCycleLR(optimizer, rates, total_steps=max(steps + 1, 5), pct_start=0.25, cycle_momentum=False)
 

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from worker.data.digits import read_digits
+from worker.data.splits import evaluation_images, stratified_holdout, stratified_order
+
+LABELS = np.repeat(np.arange(5), [40, 30, 20, 10, 100])
+
+
+@pytest.mark.parametrize("count", [1, 10, 50, 199, 200])
+def test_any_prefix_has_the_classes_in_proportion(count):
+    order = stratified_order(LABELS, "key")
+    got = np.bincount(LABELS[order[:count]], minlength=5)
+    assert np.abs(got - count * np.bincount(LABELS) / len(LABELS)).max() <= 1
+
+
+def test_an_order_is_a_permutation_that_depends_on_the_key_alone():
+    order = stratified_order(LABELS, "key")
+    assert sorted(order) == list(range(len(LABELS)))
+    assert np.array_equal(order, stratified_order(LABELS, "key"))
+    assert not np.array_equal(order, stratified_order(LABELS, "other"))
+
+
+def test_more_evaluation_images_begin_with_the_same_ones():
+    assert np.array_equal(evaluation_images(LABELS, "x", 100)[:30], evaluation_images(LABELS, "x", 30))
+
+
+def test_held_out_images_are_stratified_and_disjoint_from_the_kept():
+    kept, out = stratified_holdout(LABELS, 0.1, "key")
+    assert np.array_equal(np.sort(np.concatenate([kept, out])), np.arange(len(LABELS)))
+    assert np.bincount(LABELS[out]).tolist() == [4, 3, 2, 1, 10]
+
+
+def test_a_class_of_two_images_has_one_on_each_side_and_of_one_keeps_it():
+    kept, out = stratified_holdout(np.array([0, 0, 1]), 0.1, "key")
+    assert len(out) == 1
+    assert 2 in kept
+
+
+def test_digits_are_the_1797_real_scans_split_once_for_all():
+    splits = read_digits()
+    (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
+    assert (len(train), len(test)) == (1438, 359)
+    assert train.shape[1:] == (8, 8, 1)
+    assert train.dtype == np.uint8
+    assert train.max() == 255
+    assert np.bincount(test_labels).min() >= 34
+    assert set(train_labels) == set(range(10))
