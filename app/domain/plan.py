@@ -170,11 +170,10 @@ def _branch_run(
 
 
 # Which settings of the decoder a variant reads; the others must not keep two equal runs apart.
-_COMMON = {"timesteps", "readout", "estimator"}
+_COMMON = {"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"}
 _SETTINGS = {
-    "lif": _COMMON | {"hidden", "beta", "surrogate", "learn_threshold", "learn_time_constants"},
-    "paralif": _COMMON
-    | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "surrogate", "learn_threshold", "learn_time_constants"},
+    "lif": _COMMON | {"hidden", "beta"},
+    "paralif": _COMMON | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "estimator"},
 }
 
 

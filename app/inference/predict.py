@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # So many at a time, however much is asked for: what is held in memory stays bounded.
 _IMAGES_AT_ONCE = 32
-_ANSWERS_AT_ONCE = 1024  # images x draws
+_ANSWERS_AT_ONCE = 256  # images x draws
 
 
 def predict(

@@ -92,7 +92,7 @@ class Search:
         )
         fine = usable(point.gradient)
         cost = torch.tensor([1, passes, 0], device=x.device)[:, None]
-        self._counts[:, self._rows] += torch.cat((cost[:2].expand(2, len(x)), (fine & ~fine).long()[None]))
+        self._counts[:, self._rows] += torch.cat((cost[:2].expand(2, len(x)), (~fine).long()[None]))
         safe = torch.where(per_image(fine, x), point.gradient, torch.zeros_like(x))
         return Point(point.features, point.logits, safe)
 

@@ -1,0 +1,44 @@
+"""A folder of one's own: 4,000 + 500 real CIFAR-10 images, through the API, all three variants."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import Service, finished
+
+TRAINING = {"epochs": 16, "branch_epochs": 8}
+
+
+def _submit(client: Any, variants: list[str], **decoder: Any) -> dict[str, Any]:
+    spec = {"dataset": "cifar10", "seeds": [0], "variants": variants, "training": TRAINING, "decoder": decoder,
+            "evaluation": {"images": 200, "eps": ["2/255", "8/255"]}}
+    return finished(client, spec)
+
+
+@pytest.mark.slow
+def test_three_variants_learn_a_folder_and_none_withstands_8_255(make_service, real_data, tmp_path) -> None:
+    export = [sys.executable, str(real_data / "export.py"), "cifar10", str(tmp_path / "datasets")]
+    subprocess.run([*export, "--train", "4000", "--test", "500"], check=True, capture_output=True)
+    service: Service = make_service(threads_per_job="2")
+    client = service.client()
+    _submit(client, ["default", "lif", "paralif"])
+    board = client.leaderboard("cifar10")
+    rows = {row["variant"]: row for row in board["rows"]}
+    assert board["protocol"]["eps_text"] == "8/255"
+    for row in rows.values():
+        assert row["clean_accuracy"]["mean"] >= 0.45
+        assert row["robust_accuracy"]["mean"] <= 0.05
+        assert row["verdict"] == "ok"
+    assert rows["paralif"]["clean_accuracy"]["mean"] > rows["default"]["clean_accuracy"]["mean"] - 0.03
+    _check_gain(client, rows["paralif"])
+
+
+def _check_gain(client: Any, learned: dict[str, Any]) -> None:
+    """The published read-out, a mean of spikes as logits, learns less."""
+    _submit(client, ["paralif"], gain=1.0)
+    rows = [row for row in client.leaderboard("cifar10")["rows"] if row["variant"] == "paralif"]
+    published = next(row for row in rows if row["id"] != learned["id"])
+    assert len(rows) == 2
+    assert published["clean_accuracy"]["mean"] < learned["clean_accuracy"]["mean"]
