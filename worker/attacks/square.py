@@ -85,7 +85,7 @@ class Square(Attack):
         square = (search.x0 + step).clamp_(0, 1)
         same = (((square == x) | ~window).flatten(1)).all(1)
         opposite = (search.x0 - step).clamp_(0, 1)
-        return torch.where(window, square, x)
+        return torch.where(window, torch.where(per_image(same, x), opposite, square), x)
 
     def _window(self, place: Tensor, query: int, like: Tensor) -> Tensor:
         """The square as a mask, bool (batch, 1, H, W), its corner uniform; place: (batch, 2) in [0, 1)."""

@@ -1,0 +1,58 @@
+import importlib.util
+
+import pytest
+
+from app.domain.attacks import ATTACKS, SUITE_STRENGTH, SUITES, find_attack
+from app.domain.protocol import canonical_json
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_each_attack_is_built_under_its_own_name(name: str) -> None:
+    assert importlib.util.find_spec(f"worker.attacks.{name}") is not None
+
+
+def test_what_is_not_given_takes_its_default() -> None:
+    assert ATTACKS["pgd"].resolve({"steps": 7})["step_size"] == 0.25
+    assert ATTACKS["pgd"].resolve({"steps": 7})["steps"] == 7
+
+
+def test_one_value_written_as_an_integer_or_a_number_is_one_value() -> None:
+    assert canonical_json(ATTACKS["pgd"].resolve({"step_size": 1})) == canonical_json(
+        ATTACKS["pgd"].resolve({"step_size": 1.0})
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"stepz": 1}, "unknown parameter 'stepz'; did you mean 'steps'"),
+        ({"steps": 0}, "steps must lie in 1..10000, not 0"),
+        ({"steps": 2.5}, "steps must be an integer"),
+        ({"steps": True}, "steps must be an integer"),
+        ({"random_start": 1}, "random_start must be true or false"),
+        ({"step_size": float("nan")}, "step_size must lie in"),
+        ({"step_size": "big"}, "step_size must be a number"),
+        ({"steps": 0, "restarts": 0}, "steps must .*; restarts must"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_what_is_allowed(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^pgd: {told}"):
+        ATTACKS["pgd"].resolve(given)
+
+
+def test_a_choice_is_listed() -> None:
+    with pytest.raises(ValueError, match="one of scaled, standard"):
+        ATTACKS["square"].resolve({"schedule": "fast"})
+
+
+def test_an_unknown_attack_is_told_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'pgd'"):
+        find_attack("PGDD")
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
+def test_each_suite_has_full_budgets_and_a_place_in_the_order_of_strength(suite) -> None:  # type: ignore[no-untyped-def]
+    assert suite.name in SUITE_STRENGTH
+    for stage in suite.stages:
+        assert set(stage.parameters) == set(ATTACKS[stage.attack].parameters)
+        assert all(norm in ATTACKS[stage.attack].norms for norm in suite.norms)

@@ -1,0 +1,84 @@
+from typing import Any
+
+import pytest
+
+from app.domain.checks import check_experiment
+from app.domain.datasets import KNOWN, Dataset
+from app.domain.spec import ExperimentSpec
+
+
+def dataset(name: str = "cifar10", **changes: Any) -> Dataset:
+    facts = KNOWN[name]
+    given = {"classes": facts.classes, "shape": facts.shape, "train_size": 50, "test_size": 50, "fingerprint": "f"}
+    return Dataset(name, **{**given, **changes}, facts=facts)
+
+
+def problems(where: Dataset | None = None, **body: Any) -> dict[str, str]:
+    spec = ExperimentSpec.model_validate({"dataset": "cifar10", **body})
+    found = check_experiment(spec, where or dataset())
+    assert len({(p.pointer, p.detail) for p in found}) == len(found), "a fault is told once"
+    return {p.pointer: p.detail for p in found}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"architectures": ["resnet18", "resnet50"], "training": {"weights": "imagenet"}},
+        {"evaluation": {"suite": "study"}},
+        {"evaluation": {"norm": "l2", "attacks": [{"name": "pgd", "parameters": {"steps": 5}}], "eps": [0.5, 30]}},
+        {"training": {"epochs": 5, "branch_at": 5}},
+        {"training": {"weights": "imagenet", "freeze_depth": 4}, "architectures": ["resnet50"]},
+    ],
+)
+def test_what_fits_together_has_no_problems(body: dict[str, Any]) -> None:
+    assert problems(**body) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "told"),
+    [
+        ({"seeds": list(range(100)), "branch_seeds": list(range(10))}, "/seeds", "at most 2000"),
+        ({"training": {"recipe": "studdy"}}, "/training/recipe", "did you mean 'study'"),
+        ({"training": {"weights": "imagenet"}}, "/training/weights", "use 'none', or one of resnet18, resnet50"),
+        ({"training": {"freeze_depth": 1}}, "/training/freeze_depth", "use 0, or weights that are trained"),
+        ({"training": {"overrides": [{}, {"freeze_depth": 1}]}}, "/training/overrides/1/freeze_depth", "makes no sense"),
+        ({"training": {"epochs": 3, "branch_at": 4}}, "/training/branch_at", "branch at 1..3"),
+        ({"training": {"epochs": 3, "overrides": [{"variant": "lif", "branch_at": 9}]}},
+         "/training/overrides/0/branch_at", "resnet20 lif trains 3 epochs"),
+        ({"evaluation": {"suite": "quik"}}, "/evaluation/suite", "did you mean 'quick'"),
+        ({"evaluation": {"suite": "quick", "norm": "l2"}}, "/evaluation/norm", "quick is for linf"),
+        ({"evaluation": {"suite": "quick", "attacks": [{"name": "pgd"}]}}, "/evaluation/suite", "not both"),
+        ({"evaluation": {"attacks": [{"name": "pgd"}, {"name": "pdg"}]}}, "/evaluation/attacks/1/name", "'pgd'"),
+        ({"evaluation": {"attacks": [{"name": "square"}], "norm": "l2"}}, "/evaluation/attacks/0/name", "for linf"),
+        ({"evaluation": {"attacks": [{"name": "pgd", "parameters": {"steps": 0}}]}},
+         "/evaluation/attacks/0/parameters", "1..10000"),
+        ({"evaluation": {"eps": [0.1, 8]}}, "/evaluation/eps/1", "at most 1 for linf"),
+        ({"evaluation": {"eps": ["8/255", 8 / 255]}}, "/evaluation/eps", "twice"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_with_its_place_and_what_is_allowed(
+    body: dict[str, Any], pointer: str, told: str
+) -> None:
+    found = problems(**body)
+    assert list(found) == [pointer]
+    assert told in found[pointer]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shape": (3, 4, 32)}, "32x4; sides of 8 to 1024"),
+        ({"shape": (3, 2000, 32)}, "32x2000; sides of 8 to 1024"),
+        ({"classes": ("one",)}, "1 class; at least 2"),
+    ],
+)
+def test_images_that_no_network_takes_are_refused_before_anything_is_queued(
+    changes: dict[str, Any], told: str
+) -> None:
+    assert told in problems(dataset(**changes))["/dataset"]
+
+
+def test_every_fault_is_told_at_once() -> None:
+    found = problems(training={"freeze_depth": 2, "epochs": 1, "branch_at": 2}, evaluation={"suite": "no", "eps": [9]})
+    assert set(found) == {"/training/freeze_depth", "/training/branch_at", "/evaluation/suite", "/evaluation/eps/0"}

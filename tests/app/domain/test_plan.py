@@ -1,0 +1,233 @@
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.datasets import KNOWN, Dataset
+from app.domain.plan import PlannedRun, epochs_text, expand, group_of, make_protocol, resolve_training
+from app.domain.spec import EvaluationSpec, ExperimentSpec
+
+
+def dataset(name: str = "digits", test_size: int = 359) -> Dataset:
+    facts = KNOWN[name]
+    return Dataset(name, facts.classes, facts.shape, facts.train_size, test_size, f"{name}-1", facts)
+
+
+def plan(name: str = "digits", **body: Any) -> list[PlannedRun]:
+    return expand(ExperimentSpec.model_validate({"dataset": name, **body}), dataset(name))
+
+
+def kinds(runs: list[PlannedRun]) -> dict[str, int]:
+    return dict(Counter(run.kind for run in runs))
+
+
+def spec_of(runs: list[PlannedRun], kind: str, **equal: Any) -> dict[str, Any]:
+    found = [r.spec for r in runs if r.kind == kind and all(r.spec.get(k) == v for k, v in equal.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "train", "branch", "evaluate"),
+    [
+        ({}, 3, 6, 9),
+        ({"seeds": [0]}, 1, 2, 3),
+        ({"variants": ["default"]}, 3, 0, 3),
+        ({"variants": ["lif"], "seeds": [0]}, 1, 1, 1),
+        ({"branch_seeds": [0, 1, 2], "seeds": [4]}, 1, 6, 7),
+        ({"architectures": ["resnet20", "resnet18"]}, 6, 12, 18),
+    ],
+)
+def test_the_graph_has_a_training_a_seed_a_branch_a_spiking_variant_and_an_evaluation_a_checkpoint(
+    body: dict[str, Any], train: int, branch: int, evaluate: int
+) -> None:
+    counts = kinds(plan(**body))
+    assert (counts["train"], counts.get("branch", 0), counts["evaluate"]) == (train, branch, evaluate)
+
+
+def test_each_run_comes_after_the_one_it_starts_from() -> None:
+    seen: set[str] = set()
+    for run in plan(branch_seeds=[0, 1]):
+        assert run.depends_on is None or run.depends_on in seen
+        seen.add(run.key)
+
+
+def test_all_branches_of_a_seed_share_one_parent() -> None:
+    runs = plan(seeds=[0], branch_seeds=[0, 1])
+    assert len({r.depends_on for r in runs if r.kind == "branch"}) == 1
+
+
+def test_where_only_spiking_variants_are_wanted_the_parent_is_trained_but_not_evaluated() -> None:
+    runs = plan(variants=["lif"], seeds=[0])
+    assert [r.spec["subject"]["variant"] for r in runs if r.kind == "evaluate"] == ["lif"]
+
+
+@given(st.permutations([0, 1, 2]), st.permutations(["default", "lif", "paralif"]))
+def test_the_order_of_seeds_and_variants_does_not_change_what_is_run(seeds: list[int], variants: list[str]) -> None:
+    assert {r.key for r in plan(seeds=seeds, variants=variants)} == {r.key for r in plan()}
+
+
+def test_a_larger_experiment_has_every_run_of_a_smaller_one() -> None:
+    assert {r.key for r in plan(seeds=[1], variants=["lif"])} < {r.key for r in plan()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "variant"),
+    [({"gain": 1.0}, "lif"), ({"spike_mode": "D"}, "lif"), ({"tau_mem": 0.1}, "lif"), ({"estimator": "published"}, "lif"),
+     ({"kernel": "reference"}, "lif"), ({"hidden": 32}, "paralif"), ({"beta": 0.5}, "paralif")],
+)  # fmt: skip
+def test_a_setting_that_the_variant_does_not_read_gives_the_same_runs(setting: dict[str, Any], variant: str) -> None:
+    assert {r.key for r in plan(variants=[variant], decoder=setting)} == {r.key for r in plan(variants=[variant])}
+
+
+@pytest.mark.parametrize(
+    ("setting", "variant"),
+    [({"gain": 1.0}, "paralif"), ({"estimator": "published"}, "paralif"), ({"hidden": 32}, "lif"), ({"beta": 0.5}, "lif"),
+     ({"timesteps": 5}, "lif"), ({"timesteps": 5}, "paralif"), ({"surrogate": "rectangle"}, "lif"),
+     ({"learn_threshold": False}, "paralif")],
+)  # fmt: skip
+def test_a_setting_that_the_variant_reads_gives_other_branches_of_the_same_parent(
+    setting: dict[str, Any], variant: str
+) -> None:
+    one, other = plan(variants=[variant], decoder=setting), plan(variants=[variant])
+    assert {r.key for r in one if r.kind == "train"} == {r.key for r in other if r.kind == "train"}
+    assert {r.key for r in one if r.kind != "train"}.isdisjoint({r.key for r in other})
+
+
+def test_the_settings_that_keep_runs_apart_are_those_the_networks_decoder_reads() -> None:
+    torch = pytest.importorskip("torch")
+    from app.domain.plan import decoder_settings
+    from app.domain.spec import DecoderSpec
+    from models.decoder import DecoderConfig, build_decoder
+
+    changed: dict[str, Any] = {
+        "timesteps": 7, "gain": 3.0, "hidden": 5, "beta": 0.5, "spike_mode": "D", "tau_mem": 0.1, "tau_syn": 0.1,
+        "kernel": "reference", "estimator": "published", "surrogate": "rectangle", "learn_threshold": False,
+        "learn_time_constants": True,
+    }
+
+    def described(variant: str, **settings: Any) -> str:
+        torch.manual_seed(0)
+        decoder = build_decoder(variant, features=4, classes=3, config=DecoderConfig(**settings))
+        inside = {k: v for m in decoder.modules() for k, v in vars(m).items() if k not in ("config", "training")}
+        shown = {k: v for k, v in inside.items() if not k.startswith("_")}
+        return repr((decoder.config.timesteps, shown, [(n, p.shape, p) for n, p in decoder.state_dict().items()],
+                     [n for n, _ in decoder.named_parameters()]))
+
+    for variant in ("lif", "paralif"):
+        read = {name for name, value in changed.items() if described(variant, **{name: value}) != described(variant)}
+        assert set(decoder_settings(DecoderSpec(), variant)) == read | {"readout"}
+
+
+def test_runs_of_one_cell_have_one_group_over_seeds_and_branch_seeds() -> None:
+    groups = Counter(
+        (r.spec["subject"]["variant"], r.spec["subject"]["group"])
+        for r in plan(seeds=[0, 1], branch_seeds=[0, 1]) if r.kind == "evaluate"
+    )
+    assert sorted(groups.values()) == [2, 4, 4]
+
+
+def test_another_recipe_is_another_group() -> None:
+    assert group_of(spec_of(plan(seeds=[0]), "train")) != group_of(
+        spec_of(plan(seeds=[0], training={"epochs": 3}), "train")
+    )
+
+
+def test_epochs_are_written_as_the_study_does() -> None:
+    runs = plan(seeds=[0], training={"epochs": 7, "branch_epochs": 2})
+    assert epochs_text(spec_of(runs, "train")) == "<7>"
+    assert epochs_text(spec_of(runs, "branch", variant="lif")) == "<7,2>"
+
+
+def test_an_early_branch_names_where_it_left_and_its_parent_keeps_that_epoch() -> None:
+    runs = plan(seeds=[0], variants=["lif"], training={"epochs": 7, "branch_epochs": 2, "branch_at": 3})
+    assert epochs_text(spec_of(runs, "branch")) == "<3,2>"
+    assert spec_of(runs, "train")["keep_epoch"] == 3
+
+
+def test_a_branch_from_the_last_epoch_needs_nothing_kept_and_shares_the_parent_of_the_default() -> None:
+    runs = plan(seeds=[0], training={"epochs": 7, "branch_at": 7})
+    assert kinds(runs)["train"] == 1
+    assert spec_of(runs, "train")["keep_epoch"] is None
+
+
+def test_keeping_an_epoch_does_not_make_another_cell_of_the_table() -> None:
+    kept = spec_of(plan(seeds=[0], variants=["lif"], training={"epochs": 7, "branch_at": 3}), "train")
+    assert group_of(kept) == group_of(spec_of(plan(seeds=[0], variants=["default"], training={"epochs": 7}), "train"))
+
+
+def test_an_override_changes_its_cell_alone() -> None:
+    training = {"branch_epochs": 2, "overrides": [{"variant": "paralif", "branch_epochs": 9}]}
+    runs = plan(seeds=[0], training=training)
+    assert spec_of(runs, "branch", variant="paralif")["epochs"] == 9
+    assert spec_of(runs, "branch", variant="lif")["epochs"] == 2
+    assert kinds(runs)["train"] == 1
+
+
+def test_the_last_override_that_fits_wins() -> None:
+    overrides = [{"epochs": 2}, {"architecture": "resnet20", "epochs": 4}, {"architecture": "resnet18", "epochs": 8}]
+    spec = ExperimentSpec.model_validate({"dataset": "digits", "training": {"epochs": 1, "overrides": overrides}})
+    assert resolve_training(spec.training, "resnet20", "lif").epochs == 4
+    assert resolve_training(spec.training, "resnet18", "lif").epochs == 8
+
+
+def test_pretrained_weights_bring_the_studys_settings() -> None:
+    cell = resolve_training(
+        ExperimentSpec.model_validate({"dataset": "cifar10", "training": {"weights": "imagenet"}}).training,
+        "resnet18", "default",
+    )  # fmt: skip
+    assert (cell.image_size, cell.stem, cell.freeze_depth, cell.recipe.name) == (224, "imagenet", 3, "study")
+
+
+def test_a_learning_rate_asked_for_is_that_of_the_head_too() -> None:
+    spec = spec_of(plan(seeds=[0], training={"learning_rate": 0.5}, variants=["lif"]), "branch")
+    assert (spec["training"]["learning_rate"], spec["training"]["decoder_learning_rate"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "eps"),
+    [("digits", "linf", "8/255 32/255 64/255"), ("cifar10", "linf", "1/510 2/255 8/255"),
+     ("fashion-mnist", "linf", "8/255 16/255 26/255"), ("cifar10", "l2", "1/2")],
+)  # fmt: skip
+def test_without_radii_the_data_sets_own_are_taken(name: str, norm: str, eps: str) -> None:
+    evaluation = EvaluationSpec.model_validate({"norm": norm, "attacks": [{"name": "pgd"}]})
+    assert make_protocol(evaluation, dataset(name)).eps == tuple(Fraction(e) for e in eps.split())
+
+
+def test_the_studys_suite_brings_its_own_radii_unless_some_are_asked_for() -> None:
+    own = make_protocol(EvaluationSpec(suite="study"), dataset())
+    assert len(own.eps) > 20
+    assert Fraction("0.225") in own.eps
+    assert len(own.stages_at(Fraction("0.1125"))) == 2  # FGSM and Square at .5; DeepFool's grid ends at .1024
+    asked = make_protocol(EvaluationSpec(suite="study", eps=["8/255"]), dataset())
+    assert asked.eps == (Fraction(8, 255),)
+    assert len(asked.stages_at(Fraction(8, 255))) == 3
+
+
+def test_radii_are_sorted_and_each_way_to_write_one_is_the_same_run() -> None:
+    one = plan(evaluation={"eps": ["8/255", 2 / 255]})
+    other = plan(evaluation={"eps": ["2/255", 8 / 255]})
+    assert {r.key for r in one} == {r.key for r in other}
+
+
+def test_no_more_images_are_attacked_than_the_test_split_has() -> None:
+    assert make_protocol(EvaluationSpec(images=1000), dataset()).images == 359
+    assert make_protocol(EvaluationSpec(images=100), dataset()).images == 100
+
+
+def test_changed_images_make_new_runs() -> None:
+    spec = ExperimentSpec(dataset="digits")
+    changed = expand(spec, replace(dataset(), fingerprint="digits-2"))
+    assert {r.key for r in changed}.isdisjoint({r.key for r in plan()})
+
+
+def test_existing_checkpoints_are_evaluated_and_nothing_is_trained() -> None:
+    trained = [r for r in plan(seeds=[0]) if r.kind != "evaluate"]
+    spec = ExperimentSpec.model_validate({"dataset": "digits", "checkpoints": ["a", "b", "c"]})
+    runs = expand(spec, dataset(), trained)
+    assert kinds(runs) == {"evaluate": 3}
+    assert {r.key for r in runs} == {r.key for r in plan(seeds=[0]) if r.kind == "evaluate"}

@@ -1,0 +1,63 @@
+import json
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from app.domain.attacks import ATTACKS, SUITES, Stage
+from app.domain.protocol import Protocol, digest
+
+EPS = Fraction(8, 255)
+
+
+def protocol(**changes: Any) -> Protocol:
+    suite = SUITES["quick"]
+    given = Protocol(
+        dataset="digits", fingerprint="digits-1", norm="linf", eps=(Fraction(2, 255), EPS), suite=suite.name,
+        suite_version=suite.version, survivors=suite.survivors, stages=suite.stages, images=100,
+    )  # fmt: skip
+    return replace(given, **changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dataset": "mine"}, {"fingerprint": "digits-2"}, {"norm": "l2"}, {"suite": "custom"}, {"suite_version": 2},
+     {"images": 99}, {"precision": "bfloat16"}, {"survivors": False}, {"stages": SUITES["quick"].stages[:2]}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_could_change_a_figure_changes_the_identity(change: dict[str, Any]) -> None:
+    assert protocol(**change).identity(EPS) != protocol().identity(EPS)
+
+
+def test_a_larger_budget_is_another_protocol() -> None:
+    stages = tuple(Stage("pgd", ATTACKS["pgd"].resolve({"steps": n})) for n in (20, 21))
+    assert protocol(stages=stages[:1]).identity(EPS) != protocol(stages=stages[1:]).identity(EPS)
+
+
+def test_another_radius_is_another_identity() -> None:
+    assert protocol().identity(EPS) != protocol().identity(Fraction(2, 255))
+
+
+def test_the_other_radii_of_the_run_are_no_part_of_it() -> None:
+    assert protocol(eps=(EPS,)).identity(EPS) == protocol().identity(EPS)
+
+
+def test_the_figures_of_a_curve_are_of_one_family_and_other_budgets_of_another() -> None:
+    assert protocol(eps=(EPS,)).family == protocol().family
+    assert protocol(stages=SUITES["quick"].stages[:1]).family != protocol().family
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_protocol_survives_being_stored_as_json(suite: str) -> None:
+    stored = protocol(stages=SUITES[suite].stages, eps=SUITES[suite].grid or (EPS, Fraction(1, 3)))
+    assert Protocol.from_dict(json.loads(json.dumps(stored.to_dict()))) == stored
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [1.5]}) == digest({"b": [1.5], "a": 1})
+
+
+def test_what_is_no_number_cannot_be_digested() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"rate": float("nan")})
