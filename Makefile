@@ -8,6 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(BENCH)/.installed
 TEST_ENV := OMP_NUM_THREADS=1
+PURELIB_CODE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
+PURELIB := $(BIN)/python -c $(PURELIB_CODE)
 
 .PHONY: help install demo serve test test-slow check bench clean
 
@@ -25,10 +27,7 @@ $(STAMP): pyproject.toml
 $(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
 	@# The product's packages are seen from here, so torch is not installed twice.
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
-		$$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth
-	echo 'import site; site.addsitedir("'$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')'")' \
-		>> $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/product.pth
+	$(PURELIB) | sed 's/.*/import site; site.addsitedir("&")/' > "$$($(BENCH)/bin/python -c $(PURELIB_CODE))/product.pth"
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	@touch $@
 

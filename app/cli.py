@@ -196,10 +196,13 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*header, box=None, pad_edge=False)
+    console = Console()
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, no_wrap=place == 0)  # an id is of no use cut short
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console.print(table, width=None if console.is_terminal else 200)
 
 
 if __name__ == "__main__":

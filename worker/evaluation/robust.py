@@ -109,7 +109,7 @@ class _Evaluation:
     def _note_radius(self, radius: int) -> None:
         worst = self.worst
         self._write(radius, chosen=worst.candidate, chosen_at=worst.radius, chosen_share=worst.share,
-                    chosen_norm=lengths(worst.x - self.x0, self.protocol.norm), correct=(worst.share * self.jury.draws[1]).long(),
+                    chosen_norm=lengths(worst.x - self.x0, self.protocol.norm), correct=worst.correct,
                     majority=worst.majority)
         new = _numpy(worst.radius == radius)
         index = self.arrays["adversarial_index"]

@@ -9,6 +9,7 @@ from worker.attacks import Target, build_attack
 from worker.attacks.ball import acceptable, direction, lengths, project
 from worker.attacks.loss import correct_share, cross_entropy, margin
 from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball
+from worker.attacks.search import Search
 from worker.attacks.square import HALVINGS
 
 
@@ -136,7 +137,25 @@ def test_square_never_raises_the_margin_and_puts_pixels_on_the_corners(net, imag
         assert edge.abs().max() < 1e-6
 
 
-def test_square_reaches_every_corner_and_never_proposes_nothing(images):
+def test_a_square_always_changes_something(images):
+    square = build_attack("square", norm="linf", queries=100)
+    search = Search(
+        Target(Constant().eval()), torch.full_like(images.x, 0.5), images.labels,
+        epsilon=torch.full((len(images),), 0.1), ids=images.ids, norm="linf", seed=0, stream="square",
+    )
+    x = square._stripes(search)
+    for query in range(1, 100):
+        changed = (square._propose(search, x, query) != x).flatten(1).any(1)
+        assert changed.all()
+
+
+class Constant(torch.nn.Module):
+    """Asked nothing."""
+
+    stochastic = False
+
+
+def test_square_reaches_every_corner():
     square = build_attack("square", norm="linf", queries=100)
     places = torch.tensor([[0.0, 0.0], [0.999999, 0.999999]])
     masks = square._window(places, 99, torch.zeros(2, 1, 8, 8))

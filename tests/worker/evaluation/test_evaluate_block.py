@@ -148,6 +148,14 @@ def test_arrays_survive_a_file(rows, images, labels, ids, protocol, tmp_path):
         assert_same(block, BlockResult.from_arrays(arrays))
 
 
+def test_of_equal_candidates_the_earlier_is_chosen(rows, images, labels, ids, protocol):
+    asked = protocol("fgsm", "fgsm", eps=("0.05", "0.1"), survivors=False)
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    assert set(block.chosen.flat) == {0, 1}
+    np.testing.assert_array_equal(block.chosen == 0, (block.chosen_share == 1) | (block.clean_share == 0))
+    assert (block.chosen_at[1, block.chosen[0] == 1] == 0).all()
+
+
 def test_a_repeated_attack_has_a_name_of_its_own(rows, images, labels, ids, protocol):
     asked = protocol("fgsm", ("pgd", {"steps": 2}), ("pgd", {"steps": 4}))
     block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
