@@ -6,27 +6,23 @@ our own, started from the binaries of the machine. SPIKEPROOF_TEST_NO_SKIP=1 tur
 
 import os
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httpx
 import pytest
-import uvicorn
-from postgres_server import DatabaseServer, NoServer, find_or_start
 from sqlalchemy import text
 
 from app.settings import Settings
 from app.storage import migrate
 from app.storage.engine import Database
 from app.storage.tables import Table
+from tests.postgres_server import DatabaseServer, NoServer, find_or_start
+from tests.service import make_settings, serving
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_SECONDS = 20.0
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -105,17 +101,35 @@ def database(backend: str, request: pytest.FixtureRequest, data_dir: Path) -> It
 @pytest.fixture
 def empty_database(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database without any table, of each kind."""
-    if backend == "sqlite":
-        opened = Database(f"sqlite:///{tmp_path / 'empty.db'}")
+    with new_database(backend, request, tmp_path) as opened:
         yield opened
-        opened.close()
-        return
-    server: DatabaseServer = request.getfixturevalue("postgres_server")
-    url = server.create_database()
+
+
+@pytest.fixture(scope="module")
+def module_database(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A migrated database that the tests of one file share: for those that only look."""
+    with new_database(backend, request, tmp_path_factory.mktemp("module")) as opened:
+        migrate.upgrade(opened)
+        yield opened
+
+
+@contextmanager
+def new_database(backend: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[Database]:
+    """A database of one's own, without any table."""
+    if backend == "sqlite":
+        url, drop = f"sqlite:///{folder / 'empty.db'}", None
+    else:
+        server: DatabaseServer = request.getfixturevalue("postgres_server")
+        url, drop = server.create_database(), server.drop_database
     opened = Database(url)
-    yield opened
-    opened.close()
-    server.drop_database(url)
+    try:
+        yield opened
+    finally:
+        opened.close()
+        if drop is not None:
+            drop(url)
 
 
 @pytest.fixture
@@ -124,24 +138,11 @@ def config(database: Database, data_dir: Path) -> Settings:
     return make_settings(data_dir=data_dir, database_url=database.url)
 
 
-def make_settings(**given: Any) -> Settings:
-    defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    return Settings(_env_file=None, **{**defaults, **given})
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
-    """`serve(settings)`: the real application behind a real server; the client is closed at the end."""
-    opened = []
-
-    def start(settings: Settings) -> httpx.Client:
-        service = serving(settings)
-        opened.append(service)
-        return service.__enter__()
-
-    yield start
-    for service in reversed(opened):
-        service.__exit__(None, None, None)
+    """`serve(settings)`: the real application behind a real server; it is stopped at the end."""
+    with ExitStack() as services:
+        yield lambda settings: services.enter_context(serving(settings))
 
 
 @pytest.fixture
@@ -159,27 +160,8 @@ def sqlite_api(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) 
         yield client
 
 
-@contextmanager
-def serving(settings: Settings) -> Iterator[httpx.Client]:
-    """The application served by uvicorn on a free port, in a thread."""
-    from app.api.application import create_application
-
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(create_application(settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="service")
-    thread.start()
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not server.started:
-            assert thread.is_alive(), "the service did not start"
-            assert time.monotonic() < deadline, "the service took too long to start"
-            time.sleep(0.005)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(START_SECONDS)
-        listening.close()
+@pytest.fixture(scope="module")
+def serve_module() -> Iterator[Callable[[Settings], httpx.Client]]:
+    """As `serve`, for the tests of one file together."""
+    with ExitStack() as services:
+        yield lambda settings: services.enter_context(serving(settings))

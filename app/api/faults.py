@@ -14,6 +14,7 @@ from app.domain.errors import Problem, suggestion
 
 MOST_PROBLEMS = 50
 _SHOULD = "Input should be "
+_WHOLE_BODY = {"missing": "a JSON body is required", "string_unicode": "a field's name holds half a character"}
 
 
 def problems_of(errors: Iterable[Mapping[str, Any]], body: Any, model: type[BaseModel]) -> list[Problem]:
@@ -42,7 +43,7 @@ def _fault(error: Mapping[str, Any], body: Any, model: type[BaseModel]) -> tuple
     if source != "body":
         return pointer_to(path), f"in the {source}: {detail}"
     if not path:
-        return "", "a JSON body is required" if error["type"] == "missing" else "the body must be a JSON object"
+        return "", _WHOLE_BODY.get(error["type"], "the body must be a JSON object")
     places = _steps(path, body, missing=error["type"] == "missing")
     if error["type"] == "extra_forbidden":
         detail = "unknown field" + suggestion(str(places[-1]), _fields_at(places[:-1], model))
@@ -70,7 +71,8 @@ def _leads(body: Any, step: str | int) -> bool:
 def _merged(details: Sequence[str]) -> str:
     if len(details) == 1:
         return details[0]
-    allowed = [d.removeprefix(_SHOULD).replace("a valid ", "a ") for d in details]
+    named = (detail.removeprefix(_SHOULD) for detail in details)
+    allowed = [name.replace("a valid integer", "an integer").replace("a valid ", "a ") for name in named]
     return _SHOULD + " or ".join([", ".join(allowed[:-1]), allowed[-1]])
 
 

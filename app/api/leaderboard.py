@@ -11,9 +11,9 @@ from app.api.dependencies import Services, ServicesOf
 from app.dashboard.pages import leaderboard_page
 from app.domain.architectures import ARCHITECTURES, Variant
 from app.domain.attacks import Norm
-from app.domain.datasets import Dataset
+from app.domain.datasets import headline_eps
 from app.domain.epsilon import format_epsilon, parse_epsilon
-from app.domain.errors import InvalidInput, Problem
+from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, leaderboard, matrix
 from app.domain.spec import ArchitectureName
 from app.reports.tables import MEDIA_TYPES, Format, leaderboard_table, matrix_table, render
@@ -42,16 +42,15 @@ def show(
     format: AnyFormat = None,
 ) -> Response:
     """Rows of one protocol: by default the headline radius under the strongest suite that has rows."""
-    found = datasets.find(dataset, services.settings.data_dir)
-    measured = _measured(services, found, norm, suite=suite, images=images)
-    shown = _shown(measured, found, norm, eps)
+    measured = _measured(services, dataset, norm, suite=suite, images=images)
+    shown = _shown(measured, dataset, norm, eps)
     kept = [
         m for m in measured
         if architecture in (None, m.architecture) and variant in (None, m.variant)
         and recipe in (None, m.recipe) and precision in (None, m.precision)
     ]
     rows = leaderboard(kept, choose_protocol(shown), sort)
-    board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, found, norm, eps)}
+    board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)}
     wanted = format or _accepted(request)
     if wanted == "html":
         return Response(leaderboard_page(board), media_type="text/html", headers=VARY)
@@ -73,27 +72,30 @@ def show_matrix(
     format: AnyFormat = None,
 ) -> Response:
     """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured."""
-    found = datasets.find(dataset, services.settings.data_dir)
-    measured = _measured(services, found, norm, suite=suite)
-    shown = _shown(measured, found, norm, eps)
+    measured = _measured(services, dataset, norm, suite=suite)
+    shown = _shown(measured, dataset, norm, eps)
     kept = [m for m in measured if recipe in (None, m.recipe)]
     cells = matrix(kept, choose_protocol(shown), metric, list(ARCHITECTURES))
-    table = {"dataset": dataset, **cells, "protocol": _protocol(shown, found, norm, eps)}
+    table = {"dataset": dataset, **cells, "protocol": _protocol(shown, dataset, norm, eps)}
     wanted = format or _accepted(request)
     if wanted == "json" or wanted == "html":
         return JSONResponse(table, headers=VARY)
     return _rendered(render(matrix_table(table), wanted), wanted)
 
 
-def _measured(services: Services, dataset: Dataset, norm: Norm, **filters: Any) -> list[Measured]:
+def _measured(services: Services, dataset: str, norm: Norm, **filters: Any) -> list[Measured]:
+    """What is stored, whether or not the images are still here. Raises NotFound where there never were any."""
+    known = datasets.names(services.settings.data_dir)
     with services.database.reading() as session:
-        return results.measured(session, dataset.name, norm=norm, **filters)
+        if dataset not in known and not results.any_measured(session, dataset):
+            raise NotFound.of("data set", dataset, known)
+        return results.measured(session, dataset, norm=norm, **filters)
 
 
-def _shown(measured: list[Measured], dataset: Dataset, norm: Norm, eps: str | None) -> list[Measured]:
+def _shown(measured: list[Measured], dataset: str, norm: Norm, eps: str | None) -> list[Measured]:
     """At the radius asked for; else at the headline radius, else at the largest one measured."""
     radii = {m.protocol["eps"] for m in measured}
-    radius = float(_radius(eps) if eps is not None else parse_epsilon(dataset.headline_eps[norm]))
+    radius = float(_radius(eps) if eps is not None else parse_epsilon(headline_eps(dataset)[norm]))
     if eps is None and radius not in radii:
         radius = max(radii, default=radius)
     return [m for m in measured if m.protocol["eps"] == radius]
@@ -106,13 +108,13 @@ def _radius(eps: str) -> Fraction:
         raise InvalidInput([Problem("/eps", f"in the query: {error}")]) from error
 
 
-def _protocol(shown: list[Measured], dataset: Dataset, norm: Norm, eps: str | None) -> dict[str, Any]:
+def _protocol(shown: list[Measured], dataset: str, norm: Norm, eps: str | None) -> dict[str, Any]:
     """What the rows were measured under; `others` counts figures of other protocols at this radius, left out."""
     chosen = choose_protocol(shown)
     of_it = [m for m in shown if m.protocol_id == chosen]
     if of_it:
         return dict(of_it[0].protocol) | {"others": len(shown) - len(of_it)}
-    radius = _radius(eps) if eps is not None else parse_epsilon(dataset.headline_eps[norm])
+    radius = _radius(eps) if eps is not None else parse_epsilon(headline_eps(dataset)[norm])
     return {"norm": norm, "eps": float(radius), "eps_text": format_epsilon(radius), "suite": None, "others": 0}
 
 

@@ -58,7 +58,7 @@ class Dataset:
     @property
     def headline_eps(self) -> dict[Norm, str]:
         """The radius that the leaderboard shows first."""
-        return self.facts.headline if self.facts else NATURAL_HEADLINE
+        return headline_eps(self.name)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -106,6 +106,11 @@ KNOWN: dict[str, DatasetFacts] = {
         ),
     )
 }
+
+
+def headline_eps(name: str) -> dict[Norm, str]:
+    """The radius that the leaderboard of a data set shows first."""
+    return KNOWN[name].headline if name in KNOWN else NATURAL_HEADLINE
 
 
 def class_order(name: str, found: Sequence[str]) -> tuple[str, ...]:

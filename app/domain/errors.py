@@ -43,7 +43,7 @@ class InvalidInput(SpikeproofError):
     title = "Invalid input"
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(f"{p.pointer}: {p.detail}" for p in problems))
+        super().__init__("; ".join(f"{p.pointer}: {p.detail}" if p.pointer else p.detail for p in problems))
         self.problems = list(problems)
 
 

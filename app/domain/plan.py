@@ -8,6 +8,7 @@ on, so two runs with one key have one result and can be shared.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from app.domain.architectures import SPIKING
@@ -47,7 +48,7 @@ class PlannedRun:
     spec: dict[str, Any]
     depends_on: str | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the specification: equal keys, equal results."""
         return digest(self.spec)

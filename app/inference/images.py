@@ -50,12 +50,12 @@ def read_pixels(pixels: Any, shape: tuple[int, int, int], index: int) -> np.ndar
         detail = f"must be nested lists of shape {' or '.join(map(str, allowed))}, not {found}"
         raise InvalidInput([Problem(pointer, detail)])
     try:
-        array = np.asarray(pixels, np.float32).reshape(shape)
+        array = np.asarray(pixels)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput([Problem(pointer, "must hold numbers in 0..1, in lists of equal length")]) from error
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise InvalidInput([Problem(pointer, "must hold numbers in 0..1")])
-    return array
+    return array.astype(np.float32).reshape(shape)
 
 
 def _nested_shape(value: Any) -> tuple[int, ...]:

@@ -16,12 +16,21 @@ _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"
           ">": r"\textgreater{}", "±": r"$\pm$"}  # fmt: skip
 
 
+# The columns of the leaderboard's CSV; one for each attack stands before the protocol's.
+_NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "verdict", "draws", "parameters", "id")
+_ACCURACIES = tuple(
+    f"{figure}_accuracy{part}" for figure in ("clean", "robust") for part in ("", "_sd", "_low", "_high")
+)
+_PROTOCOL = ("norm", "eps", "suite", "images")
+
+
 @dataclass(frozen=True)
 class Table:
-    """For people: `header` and `rows` of text. For programs: `records` of raw values."""
+    """For people: `header` and `rows` of text. For programs: `records` of raw values under `columns`."""
 
     header: list[str]
     rows: list[list[str]]
+    columns: list[str]
     records: list[dict[str, Any]]
 
 
@@ -44,7 +53,8 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         names = [row[name] for name in ("architecture", "variant", "recipe", "epochs")]
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"]])
-    return Table(header, text, [_record(row, attacks) for row in rows])
+    columns = [*_NAMES, *_ACCURACIES, "seeds", *attacks, *_PROTOCOL]
+    return Table(header, text, columns, [_record(row, attacks) for row in rows])
 
 
 def matrix_table(matrix: Mapping[str, Any]) -> Table:
@@ -53,13 +63,14 @@ def matrix_table(matrix: Mapping[str, Any]) -> Table:
     text = [
         [line["variant"], *(_cell(line["cells"][name]) for name in architectures)] for line in matrix["rows"]
     ]
+    values = ("mean", "sd", "n", "epochs")
     records = [
-        {"variant": line["variant"], "architecture": name, **{k: cell[k] for k in ("mean", "sd", "n", "epochs")}}
+        {"variant": line["variant"], "architecture": name, **{k: cell[k] for k in values}}
         for line in matrix["rows"]
         for name in architectures
         if (cell := line["cells"][name]) is not None
     ]
-    return Table(["variant", *architectures], text, records)
+    return Table(["variant", *architectures], text, ["variant", "architecture", *values], records)
 
 
 def render(table: Table, form: Format) -> str:
@@ -72,22 +83,19 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
 
 
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
-    names = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "verdict", "draws", "parameters", "id")
-    record: dict[str, Any] = {name: row[name] for name in names}
+    record: dict[str, Any] = {name: row[name] for name in _NAMES}
     for name in ("clean_accuracy", "robust_accuracy"):
         figure = row[name]
         record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],
                    f"{name}_high": figure["ci95"][1]}
     record["seeds"] = row["robust_accuracy"]["n"]
     record |= {name: (row["attacks"].get(name) or {}).get("mean") for name in attacks}
-    return record | {name: row["protocol"][name] for name in ("norm", "eps", "suite", "images")}
+    return record | {name: row["protocol"][name] for name in _PROTOCOL}
 
 
 def _csv(table: Table) -> str:
-    if not table.records:
-        return ",".join(table.header) + "\r\n"
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(table.records[0]))
+    writer = csv.DictWriter(out, fieldnames=table.columns)
     writer.writeheader()
     writer.writerows(table.records)
     return out.getvalue()

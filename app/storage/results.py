@@ -101,6 +101,11 @@ def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> No
     session.flush()
 
 
+def any_measured(session: Session, dataset: str) -> bool:
+    """Whether there is any figure of the data set."""
+    return session.scalar(select(Figure.run_id).where(Figure.dataset == dataset).limit(1)) is not None
+
+
 def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
     """The figures of a data set as the leaderboard takes them; filters that are None do not count."""
     query = select(Figure).where(Figure.dataset == dataset)

@@ -37,7 +37,7 @@ MUST_NOT_LOAD = {
     "app.settings": HEAVY,
     "app.reports": ("torch", "torchvision", "sqlalchemy", "fastapi", "celery"),
     "app.storage": ("torch", "torchvision", "fastapi", "celery"),
-    **{room: ("sqlalchemy", "celery", "fastapi", "redis") for room in (*SCIENCE, "models")},
+    **dict.fromkeys((*SCIENCE, "models"), ("sqlalchemy", "celery", "fastapi", "redis")),
 }
 
 

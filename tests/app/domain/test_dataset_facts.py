@@ -17,11 +17,13 @@ def test_a_name_of_ones_own_is_sorted() -> None:
 
 
 def test_folders_that_are_not_the_official_classes_are_named() -> None:
-    with pytest.raises(ValueError, match="missing.*airplane.*not of it.*plane"):
+    with pytest.raises(ValueError, match=r"missing.*airplane.*not of it.*plane"):
         class_order("cifar10", ["plane", *KNOWN["cifar10"].classes[1:]])
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("fashion-mnist", 10), ("digits", 10)])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("fashion-mnist", 10), ("digits", 10)]
+)
 def test_the_facts_hold_together(name: str, classes: int) -> None:
     facts = KNOWN[name]
     assert len(facts.classes) == len(set(facts.classes)) == classes

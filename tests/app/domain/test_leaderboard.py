@@ -46,7 +46,7 @@ def test_branches_of_one_seed_are_averaged_before_the_seeds_are_counted() -> Non
 
 def test_the_newest_repeat_of_a_seed_counts() -> None:
     [row] = board(measured(created_at=2.0, robust_accuracy=0.1), measured(created_at=1.0, robust_accuracy=0.9))
-    assert row["robust_accuracy"] ["mean"] == 0.1
+    assert row["robust_accuracy"]["mean"] == 0.1
     assert row["robust_accuracy"]["n"] == 1
 
 
@@ -93,7 +93,9 @@ def test_the_curve_has_every_radius_of_the_rows_own_protocol() -> None:
      ({"suite": "quick", "version": 1}, {"suite": "quick", "version": 2, "family": "v2"}),
      ({"images": 100}, {"images": 200})],
 )  # fmt: skip
-def test_the_strongest_protocol_is_shown_however_the_rows_fare(weaker: dict[str, Any], stronger: dict[str, Any]) -> None:
+def test_the_strongest_protocol_is_shown_however_the_rows_fare(
+    weaker: dict[str, Any], stronger: dict[str, Any]
+) -> None:
     one, other = measured(**weaker, robust_accuracy=0.99), measured(**stronger, robust_accuracy=0.0)
     assert choose_protocol([one, other]) == choose_protocol([other, one]) == other.protocol_id
 

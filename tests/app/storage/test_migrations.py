@@ -1,14 +1,74 @@
+"""The migrations on real databases, empty and with data in them."""
+
+import threading
+
+from sqlalchemy import inspect, text
+
+from app.domain.lifecycle import SHARED
 from app.storage import migrate
 from app.storage.engine import Database
-from app.storage.tables import Table
-from sqlalchemy import inspect
+from app.storage.tables import Experiment, Table
 
-def test_quick(empty_database: Database) -> None:
+
+def tables(database: Database) -> set[str]:
+    return set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_has(empty_database: Database) -> None:
     migrate.upgrade(empty_database)
     assert migrate.drift(empty_database) == []
+    assert tables(empty_database) == set(Table.metadata.tables)
 
-def test_api(api) -> None:
-    assert api.get("/healthz").json() == {"status": "ok"}
-    r = api.post("/experiments", json={"dataset": "digits"})
-    print(r.text[:300])
-    assert r.status_code == 202
+
+def test_the_indexes_and_constraints_have_the_names_and_conditions_of_the_code(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    found = inspect(empty_database.engine)
+    for table in Table.metadata.sorted_tables:
+        assert {i["name"] for i in found.get_indexes(table.name)} >= {str(i.name) for i in table.indexes}
+    share = next(i for i in found.get_indexes("runs") if i["name"] == "uq_runs_share_key")
+    assert share["unique"]
+    [condition] = (value for name, value in share["dialect_options"].items() if name.endswith("_where"))
+    assert all(state in str(condition) for state in SHARED)
+
+
+def test_up_down_to_base_and_up_again_with_data_in_them(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    with empty_database.writing() as session:
+        session.add(Experiment(id="exp_1", dataset="digits", spec={"a": 1}, body_digest="0"))
+    migrate.downgrade(empty_database, "base")
+    assert tables(empty_database) == set()
+    migrate.upgrade(empty_database)
+    assert migrate.drift(empty_database) == []
+    with empty_database.reading() as session:
+        assert session.get(Experiment, "exp_1") is None
+
+
+def test_an_upgrade_of_what_is_up_to_date_keeps_the_data(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    with empty_database.writing() as session:
+        session.add(Experiment(id="exp_1", dataset="digits", spec={"a": 1}, body_digest="0"))
+    migrate.upgrade(empty_database)
+    with empty_database.reading() as session:
+        assert session.get_one(Experiment, "exp_1").spec == {"a": 1}
+
+
+def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None:
+    others = [Database(empty_database.url) for _ in range(3)]
+    faults: list[BaseException] = []
+
+    def up(database: Database) -> None:
+        try:
+            migrate.upgrade(database)
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=up, args=(database,)) for database in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for database in others:
+        database.close()
+    assert faults == []
+    with empty_database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM alembic_version")) == 1

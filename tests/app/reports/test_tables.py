@@ -1,0 +1,73 @@
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from app.reports.tables import leaderboard_table, matrix_table, percent, render
+
+
+def figure(mean: float, sd: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "sd": sd, "n": 1 if sd is None else 3, "ci95": [0.0, 1.0]}
+
+
+def row(**given: Any) -> dict[str, Any]:
+    return {
+        "id": "r", "rank": 1, "architecture": "resnet20", "variant": "lif", "recipe": "default", "precision": "float32",
+        "epochs": "<5,5>", "clean_accuracy": figure(0.9213, 0.0021), "robust_accuracy": figure(0.0, 0.0),
+        "attacks": {"fgsm": figure(0.11)}, "verdict": "ok", "draws": 100, "parameters": 5,
+        "protocol": {"norm": "linf", "eps": 8 / 255, "suite": "quick", "images": 1000}, **given,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(figure(0.9213, 0.0021), "92.1 ± 0.2"), (figure(0.5), "50.0"), (None, "–"), (figure(0.0, 0.0), "0.0 ± 0.0")],
+)
+def test_an_accuracy_is_per_cent_with_its_deviation_where_it_has_one(given: Any, text: str) -> None:
+    assert percent(given) == text
+
+
+def test_there_is_a_column_for_each_attack_any_row_has() -> None:
+    table = leaderboard_table([row(), row(attacks={"pgd": figure(0.2)}, rank=None)])
+    assert [h for h in table.header if h in ("fgsm %", "pgd %")] == ["fgsm %", "pgd %"]
+    assert table.rows[0][-3] == "–"
+    assert table.rows[1][0] == "–"
+
+
+def test_csv_has_one_record_a_row_and_every_column_in_each() -> None:
+    text = render(leaderboard_table([row(), row(attacks={"pgd": figure(0.2)})]), "csv")
+    records = list(csv.DictReader(io.StringIO(text)))
+    assert [r["pgd"] for r in records] == ["", "0.2"]
+    assert records[0]["clean_accuracy"] == "0.9213"
+    assert records[0]["epochs"] == "<5,5>"
+
+
+def test_csv_without_rows_still_has_its_columns() -> None:
+    empty, full = (render(leaderboard_table(rows), "csv").splitlines()[0] for rows in ([], [row(attacks={})]))
+    assert empty == full
+
+
+def test_markdown_cells_cannot_break_out_of_the_table() -> None:
+    text = render(leaderboard_table([row(recipe="a|b")]), "md")
+    assert "a\\|b" in text
+    assert "&lt;5,5>" in text
+    header, rule, *_ = text.splitlines()
+    assert header.count("|") == rule.count("|")
+
+
+def test_latex_escapes_what_has_a_meaning_there() -> None:
+    text = render(leaderboard_table([row(recipe="50%_&#{}~^\\")]), "latex")
+    assert r"50\%\_\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
+    assert r"92.1 $\pm$ 0.2" in text
+    assert r"\textless{}5,5\textgreater{}" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
+    cell = {**figure(0.5, 0.1), "epochs": "<5>"}
+    matrix = {"architectures": ["resnet20", "resnet50"],
+              "rows": [{"variant": "lif", "cells": {"resnet20": cell, "resnet50": None}}]}  # fmt: skip
+    table = matrix_table(matrix)
+    assert table.rows == [["lif", "50.0 ± 10.0 <5>", "–"]]
+    assert [r["architecture"] for r in table.records] == ["resnet20"]
