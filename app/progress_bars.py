@@ -82,7 +82,8 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
 
 
 def _name(row: dict[str, Any]) -> list[str]:
-    return [row["architecture"], row["variant"]]
+    """Architecture and variant; two rows that differ in their settings can be told apart."""
+    return [row["architecture"], " ".join(filter(None, (row["variant"], row["settings"])))]
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_every_make_target_named_exists():
 
 
 def test_the_commands_it_shows_exist():
-    helped = subprocess.run([ROOT / ".venv/bin/spikeproof", "--help"], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-m", "app.cli", "--help"]
+    helped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for name in set(re.findall(r"spikeproof ([a-z]+) ", README)) - {"is"}:
         assert re.search(rf"\b{name}\b", helped), name

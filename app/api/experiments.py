@@ -4,7 +4,6 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
-from sqlalchemy.exc import IntegrityError
 
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
@@ -20,7 +19,6 @@ from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
 _EXAMPLE: dict[str, Any] = {"dataset": "digits", "name": "first try", "seeds": [0, 1]}
-_ATTEMPTS = 3  # two requests may want the same new run at once: the loser looks again and shares it
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
@@ -82,16 +80,10 @@ def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
 
 
 def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
-    for attempt in range(_ATTEMPTS):
-        try:
-            with services.database.writing() as session:
-                return experiments.create(
-                    session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
-                ).id
-        except IntegrityError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+    with services.database.writing() as session:
+        return experiments.create(
+            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
+        ).id
 
 
 @router.get("", response_model=Page, summary="Newest first")

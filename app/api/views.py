@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.domain.lifecycle import TERMINAL
-from app.domain.plan import epochs_text
+from app.domain.subject import subject_of
 from app.storage import experiments
 from app.storage.experiments import WantedRun
 from app.storage.tables import Checkpoint, Experiment, ImageRow, Run
@@ -56,12 +56,8 @@ def eta(runs: Sequence[Run], now: float) -> float | None:
 def run(row: Run) -> dict[str, Any]:
     """A run in a list."""
     spec = row.spec
-    subject = spec.get("subject") or {
-        "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
-        "seed": spec["seed"], "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec),
-        "recipe": spec["training"]["recipe"],
-    }
-    shown = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe")
+    subject = spec["subject"] if "subject" in spec else subject_of(spec)
+    shown = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
     return {
         "id": row.id, "kind": row.kind, "state": row.state, **{name: subject[name] for name in shown},
         "depends_on": row.depends_on, "progress": row.progress, "phase": row.phase, "attempt": row.attempt,

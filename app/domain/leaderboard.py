@@ -32,6 +32,7 @@ class Measured:
     recipe: str
     precision: str
     epochs: str
+    settings: str
     group: str
     seed: int
     branch_seed: int | None
@@ -117,7 +118,7 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured]) -> dict[str
     return {
         "id": _row_id(first), "rank": None,
         "architecture": first.architecture, "variant": first.variant, "recipe": first.recipe,
-        "precision": first.precision, "epochs": first.epochs,
+        "precision": first.precision, "epochs": first.epochs, "settings": first.settings,
         "clean_accuracy": _over_seeds(members, first.test_images, "clean_accuracy"),
         "robust_accuracy": _over_seeds(members, images, "robust_accuracy"),
         "attacks": attacks, "curve": _curve(all_radii),
@@ -167,5 +168,5 @@ def matrix(
 def _cell(found: Sequence[dict[str, Any]], metric: Metric) -> dict[str, Any]:
     row = found[-1]
     shown = {name: row[metric][name] for name in ("mean", "sd", "n", "ci95")}
-    kept = {name: row[name] for name in ("epochs", "recipe", "precision", "verdict", "id")}
+    kept = {name: row[name] for name in ("epochs", "settings", "recipe", "precision", "verdict", "id")}
     return shown | kept | {"others": len(found) - 1}

@@ -5,7 +5,7 @@ checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything tha
 on, so two runs with one key have one result and can be shared.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -19,6 +19,7 @@ from app.domain.lifecycle import RunKind
 from app.domain.protocol import Protocol, digest
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
+from app.domain.subject import subject_of
 
 VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on
 
@@ -200,29 +201,5 @@ def _dataset_reference(dataset: Dataset) -> dict[str, Any]:
 
 def _evaluate_run(trained: PlannedRun, protocol: Protocol) -> PlannedRun:
     spec = {"kind": "evaluate", "of": trained.key, "attack_seed": 0, "protocol": protocol.to_dict(),
-            **subject_of(trained.spec)}
+            "subject": subject_of(trained.spec)}
     return PlannedRun("evaluate", spec, trained.key)
-
-
-def subject_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training run's spec says about its checkpoint, as rows and lists show it."""
-    return {
-        "subject": {
-            "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
-            "recipe": spec["training"]["recipe"], "precision": "float32", "seed": spec["seed"],
-            "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec), "group": group_of(spec),
-        }
-    }
-
-
-def epochs_text(spec: Mapping[str, Any]) -> str:
-    """`<X>` for a continuous model, `<X, Y>` for a branch of it: the study's notation."""
-    if spec["kind"] == "branch":
-        return f"<{spec['parent_epochs']},{spec['epochs']}>"
-    return f"<{spec['epochs']}>"
-
-
-def group_of(spec: Mapping[str, Any]) -> str:
-    """Names the cell of the table: equal for runs that differ in nothing but their seeds."""
-    ignored = {"seed", "branch_seed", "parent", "keep_epoch"}
-    return digest({name: value for name, value in spec.items() if name not in ignored})

@@ -17,7 +17,8 @@ _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"
 
 
 # The columns of the leaderboard's CSV; one for each attack stands before the protocol's.
-_NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "verdict", "draws", "parameters", "id")
+_NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "settings", "verdict", "draws",
+          "parameters", "id")
 _ACCURACIES = tuple(
     f"{figure}_accuracy{part}" for figure in ("clean", "robust") for part in ("", "_sd", "_low", "_high")
 )
@@ -45,12 +46,12 @@ def percent(figure: Mapping[str, Any] | None) -> str:
 def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The leaderboard's rows; a column for each attack any of them has."""
     attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
-    header = ["rank", "architecture", "variant", "recipe", "epochs", "clean %", "robust %"]
+    header = ["rank", "architecture", "variant", "recipe", "epochs", "settings", "clean %", "robust %"]
     header += [f"{name} %" for name in attacks] + ["seeds", "verdict"]
     text = []
     for row in rows:
         figures = [row["clean_accuracy"], row["robust_accuracy"], *(row["attacks"].get(name) for name in attacks)]
-        names = [row[name] for name in ("architecture", "variant", "recipe", "epochs")]
+        names = [row[name] for name in ("architecture", "variant", "recipe", "epochs", "settings")]
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"]])
     columns = [*_NAMES, *_ACCURACIES, "seeds", *attacks, *_PROTOCOL]

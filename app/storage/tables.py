@@ -149,6 +149,7 @@ class Figure(Table):
     recipe: Mapped[str] = mapped_column(String(60))
     precision: Mapped[str] = mapped_column(String(20))
     epochs: Mapped[str] = mapped_column(String(40))
+    settings: Mapped[str] = mapped_column(String(500), default="")
     group: Mapped[str] = mapped_column("training_group", String(64))
     seed: Mapped[int] = mapped_column(Integer)
     branch_seed: Mapped[int | None]

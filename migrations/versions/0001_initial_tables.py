@@ -151,6 +151,7 @@ def upgrade() -> None:
         sa.Column("recipe", sa.String(length=60), nullable=False),
         sa.Column("precision", sa.String(length=20), nullable=False),
         sa.Column("epochs", sa.String(length=40), nullable=False),
+        sa.Column("settings", sa.String(length=500), nullable=False),
         sa.Column("training_group", sa.String(length=64), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=False),
         sa.Column("branch_seed", sa.Integer(), nullable=True),

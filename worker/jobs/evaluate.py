@@ -106,7 +106,8 @@ def _figure(
     job: Job, protocol: Protocol, checkpoint: Checkpoint, clean: Mapping[str, Any], figure: Mapping[str, Any]
 ) -> Figure:
     subject = job.spec["subject"]
-    named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "group", "seed", "branch_seed")
+    named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "settings", "group", "seed",
+             "branch_seed")
     eps = next(e for e in protocol.eps if str(e) == figure["eps_exact"])
     kept = ("correctly_classified", "majority", "any_of_r", "selection_gap", "mean_norm", "queries", "gradients",
             "attack_details", "checks")

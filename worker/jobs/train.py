@@ -9,7 +9,7 @@ import torch
 
 from app.domain.datasets import Augmentation
 from app.domain.errors import JobError
-from app.domain.plan import epochs_text
+from app.domain.subject import epochs_text
 from app.storage import artifacts, results, runs
 from app.storage.identifiers import new_id
 from app.storage.tables import Checkpoint

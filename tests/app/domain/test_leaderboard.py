@@ -15,7 +15,7 @@ def measured(**given: Any) -> Measured:
     values: dict[str, Any] = {
         "run_id": "run", "created_at": 0.0, "dataset": "digits", "architecture": "resnet20",
         "variant": "default", "recipe": "default", "precision": "float32", "epochs": "<5>", "group": "g", "seed": 0,
-        "branch_seed": None, "protocol_id": f"{family}@{eps}", "protocol": protocol, "test_images": 359,
+        "settings": "", "branch_seed": None, "protocol_id": f"{family}@{eps}", "protocol": protocol, "test_images": 359,
         "clean_accuracy": 0.9, "robust_accuracy": 0.5, "attacks": {"fgsm": 0.6, "pgd": 0.5}, "verdict": "ok",
         "reasons": [], "draws": 1, "parameters": 10, **given,
     }  # fmt: skip

@@ -11,13 +11,12 @@ from app.domain.datasets import KNOWN, Dataset
 from app.domain.plan import (
     PlannedRun,
     decoder_settings,
-    epochs_text,
     expand,
-    group_of,
     make_protocol,
     resolve_training,
 )
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec
+from app.domain.subject import epochs_text, group_of, settings_text
 
 
 def dataset(name: str = "digits", test_size: int = 359) -> Dataset:
@@ -232,3 +231,16 @@ def test_existing_checkpoints_are_evaluated_and_nothing_is_trained() -> None:
     runs = expand(spec, dataset(), trained)
     assert kinds(runs) == {"evaluate": 3}
     assert {r.key for r in runs} == {r.key for r in plan(seeds=[0]) if r.kind == "evaluate"}
+
+
+def test_settings_name_what_is_not_as_usual_and_nothing_else():
+    def texts(**given):
+        runs = plan(seeds=[0], variants=["default", "paralif"], **given)
+        return settings_text(spec_of(runs, "train")), settings_text(spec_of(runs, "branch"))
+
+    assert texts() == ("", "")
+    assert texts(decoder={"gain": 1.0, "beta": 0.5}) == ("", "gain 1")
+    assert texts(decoder={"spike_mode": "D", "learn_time_constants": True}) == (
+        "", "spike_mode D, learn_time_constants True"
+    )
+    assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32", "lr 0.5, batch 32")

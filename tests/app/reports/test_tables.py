@@ -14,7 +14,7 @@ def figure(mean: float, sd: float | None = None) -> dict[str, Any]:
 def row(**given: Any) -> dict[str, Any]:
     return {
         "id": "r", "rank": 1, "architecture": "resnet20", "variant": "lif", "recipe": "default", "precision": "float32",
-        "epochs": "<5,5>", "clean_accuracy": figure(0.9213, 0.0021), "robust_accuracy": figure(0.0, 0.0),
+        "epochs": "<5,5>", "settings": "", "clean_accuracy": figure(0.9213, 0.0021), "robust_accuracy": figure(0.0, 0.0),
         "attacks": {"fgsm": figure(0.11)}, "verdict": "ok", "draws": 100, "parameters": 5,
         "protocol": {"norm": "linf", "eps": 8 / 255, "suite": "quick", "images": 1000}, **given,
     }  # fmt: skip
@@ -65,7 +65,7 @@ def test_latex_escapes_what_has_a_meaning_there() -> None:
 
 
 def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>"}
+    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": ""}
     matrix = {"architectures": ["resnet20", "resnet50"],
               "rows": [{"variant": "lif", "cells": {"resnet20": cell, "resnet50": None}}]}  # fmt: skip
     table = matrix_table(matrix)
