@@ -48,7 +48,7 @@ test-slow: $(BENCH_STAMP) ## the slow tier: real training, goldens against the p
 check: $(STAMP) ## lint, types, migration drift and quick tests: before every commit
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 tests/architecture tests/app/domain tests/storage
+	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 tests/architecture tests/app/domain tests/app/storage/test_migrations.py
 
 bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py

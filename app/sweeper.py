@@ -41,7 +41,7 @@ class Sweeper:
 def sweep(database: Database) -> dict[str, int]:
     """Once: returns how many runs went to which state."""
     with database.reading() as session:
-        if not runs.any_lost(session):
+        if not runs.any_lost(session) and not workers.any_silent(session, FORGET_WORKERS_SECONDS):
             return {}
     with database.writing() as session:
         counts = runs.sweep(session)

@@ -6,7 +6,7 @@ on, so two runs with one key have one result and can be shared.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -51,8 +51,8 @@ class PlannedRun:
 
     @cached_property
     def key(self) -> str:
-        """Names the specification: equal keys, equal results."""
-        return digest(self.spec)
+        """Names the specification: equal keys, equal results. (`subject` is only shown; `of` determines it.)"""
+        return digest({name: value for name, value in self.spec.items() if name != "subject"})
 
 
 def resolve_training(training: TrainingSpec, architecture: str, variant: str) -> CellTraining:
@@ -137,7 +137,8 @@ def _cells(experiment: ExperimentSpec, dataset: Dataset) -> Iterator[list[Planne
         for seed in experiment.seeds:
             for variant in experiment.variants:
                 training = resolve_training(experiment.training, architecture, variant)
-                parent = _train_run(dataset, architecture, seed, training, branching=variant in SPIKING)
+                kept = _kept_epochs(experiment, training, architecture)
+                parent = _train_run(dataset, architecture, seed, training, kept)
                 if variant not in SPIKING:
                     yield [parent]
                     continue
@@ -145,13 +146,22 @@ def _cells(experiment: ExperimentSpec, dataset: Dataset) -> Iterator[list[Planne
                     yield [parent, _branch_run(parent, variant, branch_seed, training, experiment.decoder)]
 
 
+def _kept_epochs(experiment: ExperimentSpec, training: CellTraining, architecture: str) -> list[int]:
+    """After which epochs the parent's weights are kept, for all cells that branch from this very parent."""
+    cells = [resolve_training(experiment.training, architecture, v) for v in experiment.variants if v in SPIKING]
+    return sorted({c.branch_at for c in cells if c.branch_at < c.epochs and _parent_of(c) == _parent_of(training)})
+
+
+def _parent_of(training: CellTraining) -> CellTraining:
+    return replace(training, branch_epochs=0, branch_at=0, branch_rates=(0.0, 0.0))
+
+
 def _train_run(
-    dataset: Dataset, architecture: str, seed: int, training: CellTraining, *, branching: bool
+    dataset: Dataset, architecture: str, seed: int, training: CellTraining, kept_epochs: list[int]
 ) -> PlannedRun:
-    keep = training.branch_at if branching and training.branch_at < training.epochs else None
     spec = {
         "kind": "train", "dataset": _dataset_reference(dataset), "architecture": architecture, "variant": "default",
-        "seed": seed, "epochs": training.epochs, "keep_epoch": keep,
+        "seed": seed, "epochs": training.epochs, "keep_epochs": kept_epochs,
         "model": {"weights": training.weights, "stem": training.stem, "image_size": training.image_size},
         "training": _training_dict(training, training.continuous_rates),
     }

@@ -30,7 +30,7 @@ def epochs_text(spec: Mapping[str, Any]) -> str:
 
 def group_of(spec: Mapping[str, Any]) -> str:
     """Names the cell of the table: equal for runs that differ in nothing but their seeds."""
-    ignored = {"seed", "branch_seed", "parent", "keep_epoch"}
+    ignored = {"seed", "branch_seed", "parent", "keep_epochs"}
     return digest({name: value for name, value in spec.items() if name not in ignored})
 
 

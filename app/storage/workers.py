@@ -26,6 +26,11 @@ def alive(session: Session, within_seconds: float) -> int:
     return session.scalar(recent) or 0
 
 
+def any_silent(session: Session, seconds: float) -> bool:
+    """Whether some worker has been silent this long."""
+    return session.scalar(select(Worker.id).where(Worker.seen_at < now_epoch() - seconds).limit(1)) is not None
+
+
 def forget(session: Session, silent_seconds: float) -> None:
     """Drops workers that have been silent for long."""
     session.execute(delete(Worker).where(Worker.seen_at < now_epoch() - silent_seconds))

@@ -79,14 +79,14 @@ def _fit(
 
     def on_epoch(record: EpochRecord, state: State) -> None:
         job.check()
+        if record.epoch in job.spec.get("keep_epochs", ()):  # before the state that would skip it is stored
+            with job.database.writing() as session:
+                row = _checkpoint_row(job, model, arrays, parent, state.records, final=False)
+                results.add_checkpoint(session, job.fence, row)
         artifacts.publish(resume, lambda path: save_state(path, state, job.run.key))
         _store_epoch(job, state)
         print(f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.4f}, "
               f"validation {record.validation_accuracy:.4f}, {record.seconds:.1f} s", flush=True)
-        if record.epoch == job.spec.get("keep_epoch"):
-            with job.database.writing() as session:
-                row = _checkpoint_row(job, model, arrays, parent, state.records, final=False)
-                results.add_checkpoint(session, job.fence, row)
 
     hooks = Hooks(job.progress.report, on_epoch)
     state = load_state(resume, job.run.key)

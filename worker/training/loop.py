@@ -160,10 +160,10 @@ class _Training:
     def run_epoch(self, epoch: int) -> None:
         began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
         loss, hits = self._pass_over_data(epoch)
-        if not math.isfinite(loss):
-            raise JobError(f"training diverged in epoch {epoch} (loss {loss}); lower the learning rate")
         stream = ("validation", self.config.stream, epoch)
         held_out, held_out_loss = accuracy(self.model, self.validation, stream)
+        if not math.isfinite(loss) or not math.isfinite(held_out_loss):
+            raise JobError(f"training diverged in epoch {epoch} (loss {loss}); lower the learning rate")
         seconds = time.monotonic() - began
         self.records.append(EpochRecord(epoch, float(rate), loss, hits, held_out_loss, held_out, seconds))
         self.hooks.on_epoch(self.records[-1], self._state(epoch))

@@ -146,13 +146,32 @@ def test_epochs_are_written_as_the_study_does() -> None:
 def test_an_early_branch_names_where_it_left_and_its_parent_keeps_that_epoch() -> None:
     runs = plan(seeds=[0], variants=["lif"], training={"epochs": 7, "branch_epochs": 2, "branch_at": 3})
     assert epochs_text(spec_of(runs, "branch")) == "<3,2>"
-    assert spec_of(runs, "train")["keep_epoch"] == 3
+    assert spec_of(runs, "train")["keep_epochs"] == [3]
 
 
 def test_a_branch_from_the_last_epoch_needs_nothing_kept_and_shares_the_parent_of_the_default() -> None:
     runs = plan(seeds=[0], training={"epochs": 7, "branch_at": 7})
     assert kinds(runs)["train"] == 1
-    assert spec_of(runs, "train")["keep_epoch"] is None
+    assert spec_of(runs, "train")["keep_epochs"] == []
+
+
+def test_branches_that_leave_one_parent_at_different_epochs_share_it_with_the_default() -> None:
+    overrides = [{"variant": "lif", "branch_at": 3}, {"variant": "paralif", "branch_at": 5}]
+    runs = plan(seeds=[0], training={"epochs": 7, "overrides": overrides})
+    assert kinds(runs)["train"] == 1
+    assert spec_of(runs, "train")["keep_epochs"] == [3, 5]
+
+
+def test_a_parent_of_another_length_keeps_only_its_own_branches_epochs() -> None:
+    overrides = [{"variant": "lif", "epochs": 9, "branch_at": 3}]
+    runs = plan(seeds=[0], training={"epochs": 7, "overrides": overrides})
+    assert {(r.spec["epochs"], tuple(r.spec["keep_epochs"])) for r in runs if r.kind == "train"} == {(7, ()), (9, (3,))}
+
+
+def test_what_is_only_shown_does_not_keep_two_equal_evaluations_apart() -> None:
+    run = next(r for r in plan(seeds=[0]) if r.kind == "evaluate")
+    reworded = {**run.spec, "subject": {**run.spec["subject"], "settings": "in other words"}}
+    assert PlannedRun(run.kind, reworded, run.depends_on).key == run.key
 
 
 def test_keeping_an_epoch_does_not_make_another_cell_of_the_table() -> None:

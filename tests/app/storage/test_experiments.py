@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import EXPERIMENT_STATES, RUN_STATES, experiment_state
-from app.domain.protocol import digest
+from app.domain.plan import PlannedRun
 from app.storage import experiments, runs
 from app.storage.identifiers import new_id
 from app.storage.tables import Experiment, ExperimentRun, Run
@@ -59,7 +59,7 @@ def test_a_fresh_experiment_shares_nothing_and_nothing_shares_with_it(queue) -> 
 def test_a_key_read_back_from_the_database_is_the_key_of_what_was_stored(queue) -> None:
     experiment = queue.submit(variants=["lif", "paralif"], training={"learning_rate": 1e-5, "epochs": 3})
     for run in queue.runs(experiment):
-        assert digest(run.spec) == run.key
+        assert PlannedRun(run.kind, run.spec).key == run.key
 
 
 def test_experiments_created_at_once_share_each_run(queue) -> None:
