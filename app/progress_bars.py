@@ -1,5 +1,6 @@
 """What the command line shows while an experiment runs, and at its end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +11,8 @@ from rich.table import Table
 from app.client import Client
 from app.domain.lifecycle import TERMINAL
 from app.reports.tables import percent
+
+MOST_ACROSS = 4  # radii that fit beside a row's name in 80 columns
 
 
 def follow(client: Client, experiment: dict[str, Any], console: Console | None = None) -> dict[str, Any]:
@@ -73,12 +76,23 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
     left = [[*_name(row), *(percent(row["attacks"].get(name)) for name in attacks)] for row in board["rows"]]
     title = f"accuracy % left after each attack at {protocol['eps_text']}"
     console.print(_rich(title, ["architecture", "variant", *(f"{name} %" for name in attacks)], left))
-    radii = [point["eps_text"] for point in board["rows"][0]["curve"]]
-    curves = [[*_name(row), *(percent(point["robust_accuracy"]) for point in row["curve"])] for row in board["rows"]]
-    console.print(_rich("robust accuracy % as eps grows", ["architecture", "variant", *radii], curves))
+    console.print(_curves(board["rows"]))
     for row in board["rows"]:
         for reason in row["reasons"]:
             console.print(f"{row['architecture']} {row['variant']}: {reason}")
+
+
+def _curves(rows: Sequence[dict[str, Any]]) -> Table:
+    """Robust accuracy at every radius measured; what there is less of, radii or rows, goes across."""
+    title = "robust accuracy % as eps grows"
+    radii = [point["eps_text"] for point in rows[0]["curve"]]
+    curves = [[percent(point["robust_accuracy"]) for point in row["curve"]] for row in rows]
+    if len(radii) <= len(rows) or len(radii) <= MOST_ACROSS:
+        body = [[*_name(row), *curve] for row, curve in zip(rows, curves, strict=True)]
+        return _rich(title, ["architecture", "variant", *radii], body)
+    names = [f"{' '.join(_name(row))} %" for row in rows]
+    points = [[radius, *(curve[i] for curve in curves)] for i, radius in enumerate(radii)]
+    return _rich(title, ["eps", *names], points)
 
 
 def _name(row: dict[str, Any]) -> list[str]:
@@ -94,7 +108,7 @@ def _line(row: dict[str, Any]) -> list[str]:
 def _rich(title: str, header: list[str], rows: list[list[str]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for name in header:
-        table.add_column(name, justify="right" if "%" in name or "/" in name else "left", no_wrap=True)
+        table.add_column(name, justify="right" if "%" in name or name[0].isdigit() else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -45,9 +45,9 @@ def _read(value: float | str) -> Fraction:
 
 
 def format_epsilon(value: Fraction) -> str:
-    """Shortest exact form, over 255 where that is how people write it: `"8/255"`, `"0.5/255"`, `"1/10"`."""
-    over_255 = value * 255
-    for places in (1, 2, 4):
-        if (over_255 * places).denominator == 1 and value.denominator not in (1, 2, 5, 10, 20, 100):
-            return f"{float(over_255):g}/255"
-    return str(value)
+    """As people write it, and exact: `"8/255"`, `"0.5/255"`, `"0.225"`, else a fraction such as `"1/7"`."""
+    short = f"{float(value):.12g}"
+    if Fraction(short) == value:
+        return short
+    over_255 = f"{float(value * 255):.6g}"
+    return f"{over_255}/255" if Fraction(over_255) / 255 == value else str(value)

@@ -57,7 +57,7 @@ def test_a_float_of_a_simple_fraction_is_that_fraction(numerator: int, denominat
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("8/255", "8/255"), ("0.5/255", "0.5/255"), ("1/10", "1/10"), ("0.5", "1/2"), ("1", "1"),
+    ("value", "text"), [("8/255", "8/255"), ("0.5/255", "0.5/255"), ("1/10", "0.1"), ("1/2", "0.5"), ("1", "1"),
                         ("2/255", "2/255"), ("26/255", "26/255"), ("1/3", "85/255")],
 )  # fmt: skip
 def test_a_radius_is_written_over_255_where_people_write_it_so(value: str, text: str) -> None:
