@@ -19,6 +19,7 @@ help:
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "spikeproof needs Python 3.11 or newer; say make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV); torch alone is several GB, so this takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'

@@ -15,17 +15,35 @@ cli = typer.Typer(
     name="spikeproof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
 )
-Port = Annotated[int | None, typer.Option(help="0: any free port")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port")]
 Host = Annotated[str | None, typer.Option(help="address to listen on")]
 
 
 def main() -> None:
     """Entry of the `spikeproof` command: an error of ours is one line, not a stack trace."""
     try:
-        cli()
-    except SpikeproofError as error:
-        print(f"spikeproof: {error.detail}", file=sys.stderr)
-        sys.exit(1)
+        cli(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit("spikeproof: stopped; what was stored is gone on from next time")
+    except Exception as error:
+        detail = _in_one_line(error)
+        if detail is None:
+            raise
+        sys.exit(f"spikeproof: {detail}")
+
+
+def _in_one_line(error: Exception) -> str | None:
+    """What to tell of an error that a user can do something about; None for a bug."""
+    from pydantic import ValidationError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, SpikeproofError):
+        return error.detail
+    if isinstance(error, ValidationError):
+        return "; ".join(f"SPIKEPROOF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+    if isinstance(error, SQLAlchemyError):
+        return f"the database cannot be used ({str(error).splitlines()[0]}); check SPIKEPROOF_DATABASE_URL"
+    return str(error) if isinstance(error, OSError) else None
 
 
 @cli.command()
@@ -35,7 +53,7 @@ def serve(port: Port = None, host: Host = None) -> None:
     from app.logs import configure
     from app.settings import settings
 
-    configure()
+    configure(json=settings().log_json)
     given = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
     launcher = Launcher(settings().model_copy(update=given))
     install_signals(launcher)
@@ -49,6 +67,14 @@ def worker() -> None:
     """Start one more worker on the database and data folder of the settings, until Ctrl-C."""
     import runpy
 
+    from app.settings import settings
+    from app.storage import migrate
+    from app.storage.engine import Database
+
+    settings().data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings().resolved_database_url)
+    migrate.upgrade(database)
+    database.close()
     sys.argv = ["spikeproof-worker"]
     runpy.run_module("worker.poll", run_name="__main__")
 
@@ -67,14 +93,10 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended, showing progress")] = False,
 ) -> None:
     """Queue an experiment."""
-    import yaml
-
+    from app.experiment_file import read_experiment
     from app.progress_bars import follow
 
-    try:
-        spec = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SpikeproofError(f"cannot read {file}: {error}") from error
+    spec = read_experiment(file)
     with _client() as client:
         experiment = client.submit(spec)
         print(experiment["id"])

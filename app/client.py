@@ -14,8 +14,10 @@ from typing import Any, Self
 import httpx
 
 from app.domain.errors import SpikeproofError
+from app.domain.lifecycle import TERMINAL
 
-FINAL = frozenset({"succeeded", "failed", "cancelled", "partial"})
+FINAL = TERMINAL | {"partial"}
+PATIENCE_SECONDS = 120.0
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -66,15 +68,18 @@ class Client:
     def wait(
         self, experiment_id: str, on_update: Callable[[dict[str, Any]], None] = lambda _: None, every: float = 0.5
     ) -> dict[str, Any]:
-        """Until the experiment has ended; `on_update` sees it each time. Rides out a restart of the API."""
+        """Until the experiment has ended; `on_update` sees it each time. Rides out a restart of the service
+        of up to PATIENCE_SECONDS."""
+        heard = time.monotonic()
         while True:
             try:
                 experiment = self.experiment(experiment_id)
             except ServiceError as error:
-                if error.status not in (0, 503):
+                if error.status not in (0, 503) or time.monotonic() - heard > PATIENCE_SECONDS:
                     raise
                 time.sleep(every)
                 continue
+            heard = time.monotonic()
             on_update(experiment)
             if experiment["state"] in FINAL:
                 return experiment

@@ -1,6 +1,7 @@
 """The quick start, end to end: `spikeproof demo`."""
 
 import json
+import signal
 import threading
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from app.client import Client
 from app.domain.errors import SpikeproofError
-from app.launcher import Launcher, install_signals
+from app.launcher import Launcher
 from app.progress_bars import describe, follow, print_board
 from app.settings import settings
 
@@ -25,17 +26,19 @@ def run_demo() -> None:
     config = settings().model_copy(update={"port": 0, "workers": settings().workers or WORKERS})
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with (config.data_dir / "service.log").open("ab") as log, Launcher(config, output=log) as launcher:
-        install_signals(launcher)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way the service is stopped in order
         console.print(f"The service is at {launcher.url}, its log in {config.data_dir / 'service.log'}.")
         keeper = threading.Thread(target=launcher.run, daemon=True)
         keeper.start()
-        with Client(launcher.url) as client:
-            experiment = follow(client, client.submit(QUICK_START), console)
-            _check(client, experiment)
-            board = client.leaderboard(QUICK_START["dataset"])
-            checkpoints = client.checkpoints(dataset=QUICK_START["dataset"], variant="lif")
-        launcher.stop()
-        keeper.join()
+        try:
+            with Client(launcher.url) as client:
+                experiment = follow(client, client.submit(QUICK_START), console)
+                _check(client, experiment)
+                board = client.leaderboard(QUICK_START["dataset"])
+                checkpoints = client.checkpoints(dataset=QUICK_START["dataset"], variant="lif")
+        finally:
+            launcher.stop()
+            keeper.join()
     path = config.data_dir / "leaderboard.json"
     path.write_text(json.dumps(board, indent=2) + "\n")
     print_board(board, console)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.launcher import count_gpus
+from app.processes import visible_gpus
 from app.settings import settings
 from app.storage import datasets
 from app.storage.engine import Database
@@ -22,7 +22,7 @@ def checks() -> Iterator[Check]:
     """(what, whether it is well, detail), in the order of what depends on what."""
     yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
     yield from _packages()
-    yield "processors", True, f"{os.cpu_count()} cores, {count_gpus()} NVIDIA GPUs"
+    yield "processors", True, f"{os.cpu_count()} cores, {len(visible_gpus())} NVIDIA GPUs"
     yield _data_folder()
     yield _database()
     present = [n for n in datasets.names(settings().data_dir) if _present(n)]
@@ -49,14 +49,13 @@ def _data_folder() -> Check:
 
 
 def _database() -> Check:
-    database = Database(settings().resolved_database_url)
     try:
+        database = Database(settings().resolved_database_url)
         with database.reading() as session:
             session.execute(select(1))
-    except SQLAlchemyError as error:
-        return "database", False, f"{type(error).__name__}: check SPIKEPROOF_DATABASE_URL"
-    finally:
         database.close()
+    except (SQLAlchemyError, ImportError) as error:
+        return "database", False, f"{type(error).__name__}: check SPIKEPROOF_DATABASE_URL"
     return "database", True, "SQLite" if database.is_sqlite else "PostgreSQL"
 
 

@@ -17,13 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.domain.errors import SpikeproofError
 from app.logs import get_logger
+from app.processes import is_alive, visible_gpus
 from app.settings import Settings, this_host
 from app.storage import migrate, runs, workers
 from app.storage.engine import Database
 
-STOP_SECONDS = 12.0
+STOP_MARGIN_SECONDS = 4.0  # beyond the grace that a worker gives its job
 _LOOK_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a child that lived this long is restarted at once
@@ -66,7 +69,7 @@ class Launcher:
         self._socket = _listen(self.settings.host, self.settings.port)
         self._database = Database(self.settings.resolved_database_url)
         migrate.upgrade(self._database)
-        self._take_back(f"{this_host()}:" if self._database.is_sqlite else None)
+        self._take_back_from_the_dead()
         self.children = [self._api(), *self._workers()]
         for child in self.children:
             self._start(child)
@@ -74,6 +77,7 @@ class Launcher:
 
     def __exit__(self, *_: object) -> None:
         """Stops the children: workers let their jobs store what they have."""
+        self.stopping = True
         self._stop_children()
         self._database.close()
         self._socket.close()
@@ -98,6 +102,8 @@ class Launcher:
     def look_after(self) -> None:
         """Restarts children that have died, after a pause that doubles while they keep dying."""
         for child in self.children:
+            if self.stopping:
+                return
             if child.process is None:
                 if time.monotonic() >= child.restart_at:
                     self._start(child)
@@ -111,29 +117,33 @@ class Launcher:
         pause = 0.0 if child.crashes == 0 else min(0.5 * 2 ** (child.crashes - 1), _LONGEST_PAUSE)
         logger.warning("child died", child=child.name, code=child.process.returncode, restart_in=pause)
         if child.name.startswith("worker"):
-            self._take_back(f"{this_host()}:{child.process.pid}:")
+            self._take_back_from_the_dead()
         child.process, child.restart_at = None, time.monotonic() + pause
 
-    def _take_back(self, owner_prefix: str | None) -> None:
+    def _take_back_from_the_dead(self) -> None:
         """What dead workers of this machine held goes back to the queue now, not when the lease ends."""
-        if owner_prefix is None:
-            return
-        with self._database.writing() as session:
-            runs.take_back_from(session, owner_prefix)
-            workers.leave(session, owner_prefix)
+        try:
+            with self._database.writing() as session:
+                for owner in runs.owners(session):
+                    host, pid, _ = owner.split(":", 2)
+                    if host == this_host() and not is_alive(int(pid)):
+                        runs.take_back_from(session, owner)
+                        workers.leave(session, owner)
+        except SQLAlchemyError as error:  # the sweeper takes them back later
+            logger.warning("database cannot be reached", error=str(error))
 
     def _api(self) -> Child:
         descriptor = self._socket.fileno()
-        return Child("api", [sys.executable, "-m", "app.api.server", str(descriptor)], {})
+        return Child("api", [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], {})
 
     def _workers(self) -> list[Child]:
-        gpus = count_gpus()
-        count = self.settings.workers or max(gpus, 1)
+        gpus = visible_gpus()
+        count = self.settings.workers or max(len(gpus), 1)
         threads = self.settings.threads_per_job or max(1, (os.cpu_count() or 1) // count)
         common = {"SPIKEPROOF_THREADS_PER_JOB": str(threads)}
         command = [sys.executable, "-m", "worker.poll", str(os.getpid())]
         return [
-            Child(f"worker {i}", command, common | ({"CUDA_VISIBLE_DEVICES": str(i % gpus)} if gpus else {}))
+            Child(f"worker {i}", command, common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}))
             for i in range(count)
         ]
 
@@ -150,7 +160,7 @@ class Launcher:
         alive = [c.process for c in reversed(self.children) if c.process is not None and c.process.poll() is None]
         for process in alive:
             process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + self.settings.grace_seconds + STOP_MARGIN_SECONDS
         for process in alive:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -163,14 +173,6 @@ def install_signals(launcher: Launcher) -> None:
     """SIGINT and SIGTERM stop the service."""
     signal.signal(signal.SIGINT, launcher.stop)
     signal.signal(signal.SIGTERM, launcher.stop)
-
-
-def count_gpus() -> int:
-    """NVIDIA GPUs of this machine, without loading torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
-    return len([p for p in Path("/dev").glob("nvidia[0-9]*") if p.name.removeprefix("nvidia").isdigit()])
 
 
 def _environment(settings: Settings) -> dict[str, str]:

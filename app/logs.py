@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, readable in a terminal, JSON when SPIKEPROOF_LOG_JSON is set."""
+"""Structured logs: one line an event, readable in a terminal, or JSON."""
 
 import logging
 import sys

@@ -1,9 +1,10 @@
-"""Child processes that leave no orphans."""
+"""Processes of this machine, and the GPUs they may use."""
 
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 _LOOK_SECONDS = 0.5
 
@@ -17,3 +18,23 @@ def end_with_parent(parent: int, how: signal.Signals) -> None:
         os.kill(os.getpid(), how)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without loading torch."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [d.strip() for d in allowed.split(",") if d.strip() not in ("", "-1")]
+    found = [p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted((d for d in found if d.isdigit()), key=int)

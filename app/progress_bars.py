@@ -85,14 +85,15 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
 def _curves(rows: Sequence[dict[str, Any]]) -> Table:
     """Robust accuracy at every radius measured; what there is less of, radii or rows, goes across."""
     title = "robust accuracy % as eps grows"
-    radii = [point["eps_text"] for point in rows[0]["curve"]]
-    curves = [[percent(point["robust_accuracy"]) for point in row["curve"]] for row in rows]
-    if len(radii) <= len(rows) or len(radii) <= MOST_ACROSS:
+    radii = {point["eps"]: point["eps_text"] for row in rows for point in row["curve"]}
+    at = [{point["eps"]: percent(point["robust_accuracy"]) for point in row["curve"]} for row in rows]
+    curves = [[curve.get(eps, "") for eps in sorted(radii)] for curve in at]
+    names = [radii[eps] for eps in sorted(radii)]
+    if len(names) <= max(len(rows), MOST_ACROSS):
         body = [[*_name(row), *curve] for row, curve in zip(rows, curves, strict=True)]
-        return _rich(title, ["architecture", "variant", *radii], body)
-    names = [f"{' '.join(_name(row))} %" for row in rows]
-    points = [[radius, *(curve[i] for curve in curves)] for i, radius in enumerate(radii)]
-    return _rich(title, ["eps", *names], points)
+        return _rich(title, ["architecture", "variant", *names], body)
+    across = [f"{' '.join(_name(row))} %" for row in rows]
+    return _rich(title, ["eps", *across], [[name, *(c[i] for c in curves)] for i, name in enumerate(names)])
 
 
 def _name(row: dict[str, Any]) -> list[str]:

@@ -4,8 +4,9 @@ import os
 import socket
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,13 +24,19 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0, description="silence after which a run is taken up by another worker")
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a worker renews its lease")
     poll_seconds: float = Field(0.2, gt=0, description="how often an idle worker looks for work")
-    grace_seconds: float = Field(8.0, ge=0, description="from asking a job to stop to killing it")
+    grace_seconds: float = Field(8.0, ge=0, le=8, description="from asking a job to stop to killing it")
     max_attempts: int = Field(5, ge=1, le=100, description="tries of a run, counted anew after a new checkpoint")
-    block_images: int = Field(100, ge=1, le=10_000, description="images an evaluation stores (and resumes) at a time")
     attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once")
+    log_json: bool = Field(False, description="logs as JSON, one object a line")
     max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
     url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
     api_key: str = Field("", description="sent by the command line")
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("SPIKEPROOF_LEASE_SECONDS must be at least twice SPIKEPROOF_HEARTBEAT_SECONDS")
+        return self
 
     @property
     def resolved_database_url(self) -> str:

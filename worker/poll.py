@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 
+from sqlalchemy.exc import OperationalError
+
 from app.logs import configure, get_logger
-from app.processes import end_with_parent
+from app.processes import end_with_parent, visible_gpus
 from app.settings import Settings, settings, this_host
 from app.storage import runs, workers
 from app.storage.engine import Database
@@ -18,7 +21,7 @@ from app.storage.runs import Fence
 from worker.supervisor import work_on
 
 logger = get_logger(__name__)
-BEAT_SECONDS = 5.0
+PAUSE_SECONDS = 1.0  # while the database cannot be reached
 
 
 class Poller:
@@ -28,7 +31,7 @@ class Poller:
         self.config, self.database = config, database
         self.worker_id = f"{this_host()}:{os.getpid()}:{time.time_ns()}"
         self.stopping = False
-        self.device = os.environ.get("SPIKEPROOF_WORKER_DEVICE", "auto")
+        self.device = "cuda" if visible_gpus() else "cpu"
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         """Signal handler: no new job, and the one in hand is asked to stop."""
@@ -38,12 +41,16 @@ class Poller:
         """Until stopped."""
         beat_at = 0.0
         while not self.stopping:
-            if time.monotonic() >= beat_at:
-                beat_at = time.monotonic() + BEAT_SECONDS
-                self._beat()
-            if not self.work_once():
-                time.sleep(self.config.poll_seconds)
-        with self.database.writing() as session:
+            try:
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + self.config.heartbeat_seconds
+                    self._beat()
+                if not self.work_once():
+                    time.sleep(self.config.poll_seconds)
+            except OperationalError as error:
+                logger.warning("database cannot be reached", error=str(error.orig))
+                time.sleep(PAUSE_SECONDS)
+        with suppress(OperationalError), self.database.writing() as session:
             workers.leave(session, self.worker_id)
 
     def work_once(self) -> bool:
@@ -58,7 +65,7 @@ class Poller:
         fence = Fence(run.id, self.worker_id, run.attempt)
         work_on(
             run.id, fence, self.database, self.config,
-            environment={}, should_stop=lambda: self.stopping, device=self.device,
+            should_stop=lambda: self.stopping, device=self.device,
         )
         return True
 
@@ -69,13 +76,13 @@ class Poller:
 
 def main() -> int:
     """Entry of `python -m worker.poll [PARENT_PID]`."""
-    configure()
-    if len(sys.argv) > 1:
-        end_with_parent(int(sys.argv[1]), signal.SIGTERM)
     config = settings()
+    configure(json=config.log_json)
     poller = Poller(config, Database(config.resolved_database_url))
     signal.signal(signal.SIGTERM, poller.stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when
+    signal.signal(signal.SIGINT, poller.stop)
+    if len(sys.argv) > 1:
+        end_with_parent(int(sys.argv[1]), signal.SIGTERM)
     logger.info("worker ready", worker=poller.worker_id, device=poller.device)
     poller.run()
     return 0

@@ -2,8 +2,11 @@
 
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+from sqlalchemy.exc import OperationalError
 
 from app.storage import runs
 from app.storage.engine import Database
@@ -35,7 +38,7 @@ class Progress:
         if time.monotonic() - self._written < INTERVAL_SECONDS:
             return
         self._written = time.monotonic()
-        with self._database.writing() as session:
+        with suppress(OperationalError), self._database.writing() as session:  # the next report may get through
             runs.report(session, self._fence, progress=min(max(share, 0.0), 1.0), phase=phase)
 
     def store(self, **values: Any) -> None:

@@ -26,8 +26,8 @@ def main() -> int:
     """Works on the run; the exit code is for the supervisor."""
     arguments = _arguments()
     end_with_parent(arguments.parent, signal.SIGKILL)  # no orphan; what is stored is enough to go on from
-    configure()
     config = settings()
+    configure(json=config.log_json)
     database = Database(config.resolved_database_url)
     fence = Fence(arguments.run_id, arguments.owner, arguments.attempt)
     progress = Progress(database, fence)

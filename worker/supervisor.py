@@ -3,13 +3,15 @@
 The worker itself never loads torch, so it answers while the job computes.
 """
 
-import math
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import LeaseLost
 from app.logs import get_logger
@@ -32,16 +34,16 @@ def work_on(
     database: Database,
     settings: Settings,
     *,
-    environment: Mapping[str, str],
     should_stop: Callable[[], bool],
     device: str,
 ) -> None:
     """Runs the job of a claimed run to its end, whatever that is."""
     log = artifacts.log_path(settings.data_dir, run_id)
-    job = _start(fence, log, environment)
+    job = _start(fence, log)
     logger.info("job started", run=run_id, attempt=fence.attempt, pid=job.pid)
     try:
         stopped = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
+        _kill(job)
         _record(job, fence, database, log, stopped=stopped)
     except LeaseLost:
         logger.warning("lease lost", run=run_id, attempt=fence.attempt)
@@ -50,14 +52,14 @@ def work_on(
     logger.info("job ended", run=run_id, attempt=fence.attempt, code=job.returncode)
 
 
-def _start(fence: Fence, log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(fence: Fence, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "worker.run_job", fence.run_id]
     command += ["--owner", fence.owner, "--attempt", str(fence.attempt), "--parent", str(os.getpid())]
     with log.open("ab") as output:
         # A session of its own: Ctrl-C in a terminal reaches the worker, which asks the job to stop.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **environment}, start_new_session=True,
+            start_new_session=True,
         )
 
 
@@ -70,26 +72,36 @@ def _watch(
     kill_at: float | None = None
     while job.poll() is None:
         now = time.monotonic()
-        cancelled = False
-        if now >= renew_at:
-            renew_at = now + settings.heartbeat_seconds
-            with database.writing() as session:
-                workers.beat(session, fence.owner, device=device, run_id=fence.run_id)
-                if runs.finished(session, fence):  # its last write is done; the process is only tidying up
-                    renew_at = math.inf
-                    continue
-                cancelled = runs.renew(session, fence, settings.lease_seconds)
-        elif now >= look_at:
-            look_at = now + CANCEL_CHECK_SECONDS
-            with database.reading() as session:
-                cancelled = runs.cancel_requested(session, fence.run_id)
-        if kill_at is None and (cancelled or should_stop()):
+        wanted = "go on"
+        try:
+            if now >= renew_at:
+                renew_at = now + settings.heartbeat_seconds
+                wanted = _renew(fence, database, settings, device)
+            elif now >= look_at:
+                look_at = now + CANCEL_CHECK_SECONDS
+                with database.reading() as session:
+                    wanted = "stop" if runs.cancel_requested(session, fence.run_id) else "go on"
+        except OperationalError as error:  # the lease outlives a short absence of the database
+            logger.warning("database cannot be reached", run=fence.run_id, error=str(error.orig))
+        if wanted == "finished":  # its last write is done; the process may tidy up
+            _wait(job, settings.grace_seconds)
+            return False
+        if kill_at is None and (wanted == "stop" or should_stop()):
             job.terminate()
             kill_at = now + settings.grace_seconds
         if kill_at is not None and now >= kill_at:
             job.kill()
         _wait(job, TICK_SECONDS)
     return kill_at is not None
+
+
+def _renew(fence: Fence, database: Database, settings: Settings, device: str) -> str:
+    """Prolongs the lease; says what is wanted of the job: "go on", "stop", or "finished"."""
+    with database.writing() as session:
+        workers.beat(session, fence.owner, device=device, run_id=fence.run_id)
+        if runs.finished(session, fence):
+            return "finished"
+        return "stop" if runs.renew(session, fence, settings.lease_seconds) else "go on"
 
 
 def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
@@ -110,11 +122,14 @@ def _record(job: subprocess.Popen[bytes], fence: Fence, database: Database, log:
 
 
 def _reason(code: int, log: Path) -> str:
-    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     if code == EXIT_STOPPED:
         return "its worker was stopped"
+    if code == -signal.SIGKILL:
+        return "the job was killed (signal 9): out of memory? then lower SPIKEPROOF_ATTACK_BATCH or batch_size"
+    if code < 0:
+        return f"the job was killed by signal {-code}"
     lines = log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]
-    return f"the job was {how}" + (": " + " | ".join(lines) if lines and code > 0 else "")
+    return f"the job ended with exit code {code}: " + " | ".join(lines)
 
 
 def _kill(job: subprocess.Popen[bytes]) -> None:

@@ -59,7 +59,8 @@ def images(
 
 @router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)
 def adversarial(run_id: str, services: ServicesOf) -> FileResponse:
-    """One NumPy archive: ids, labels, eps, and float32 images (eps, image, channel, height, width)."""
+    """One NumPy archive: `ids`, `labels`, `eps`, the float32 `images` (k, C, H, W), and `index` (eps, image) into
+    them; -1 where the image is unchanged because no attack did it harm."""
     with services.database.reading() as session:
         stored = runs.get(session, run_id).metrics.get("adversarial")
     path = services.settings.data_dir / stored if stored else None

@@ -1,9 +1,8 @@
-"""The API's process: `python -m app.api.server FD`, listening on a socket that the launcher opened.
+"""The API's process: `python -m app.api.server FD PARENT_PID`, listening on a socket that the launcher opened.
 
 The socket outlives a crash of this process: clients wait for the next one instead of being refused.
 """
 
-import os
 import signal
 import socket
 import sys
@@ -13,14 +12,15 @@ import uvicorn
 from app.api.application import create_application
 from app.logs import configure
 from app.processes import end_with_parent
+from app.settings import settings
 
 SHUTDOWN_SECONDS = 3
 
 
 def main() -> None:
     """Serves until SIGTERM, or until the launcher has died."""
-    configure()
-    end_with_parent(os.getppid(), signal.SIGTERM)
+    end_with_parent(int(sys.argv[2]), signal.SIGTERM)
+    configure(json=settings().log_json)
     listening = socket.socket(fileno=int(sys.argv[1]))
     config = uvicorn.Config(
         create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on"

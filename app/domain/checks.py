@@ -59,6 +59,8 @@ def _check_training(spec: ExperimentSpec) -> list[Problem]:
     if training.recipe is not None and training.recipe not in RECIPES:
         detail = f"unknown recipe {training.recipe!r}{suggestion(training.recipe, RECIPES)}"
         return [Problem("/training/recipe", detail)]
+    if training.weights == "imagenet" and training.stem == "cifar":
+        found.append(Problem("/training/stem", "ImageNet weights are for the stem 'imagenet'"))
     for name in spec.architectures:
         facts = ARCHITECTURES[name]
         if training.weights != "none" and not facts.weights:

@@ -153,6 +153,12 @@ def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: b
     return "queued"
 
 
+def owners(session: Session) -> list[str]:
+    """Who holds running runs."""
+    held = select(Run.owner).where(Run.state == "running", Run.owner.is_not(None)).distinct()
+    return [owner for owner in session.scalars(held) if owner]
+
+
 def any_lost(session: Session) -> bool:
     """Whether a sweep would find something, without a lock."""
     lost = select(Run.id).where(Run.state == "running", Run.lease_expires_at < now_epoch()).limit(1)

@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.conftest import Service, finished, processes, run_of, wait_for
 
 TRAINING = {"dataset": "digits", "seeds": [0], "variants": ["lif"],
-            "training": {"epochs": 8, "branch_epochs": 8}, "evaluation": {"images": 60}}
+            "training": {"epochs": 8, "branch_epochs": 8}, "evaluation": {"images": 250}}
 
 
 def _job_pid(run_id: str) -> int:
@@ -31,7 +31,7 @@ def _results(client, experiment) -> tuple[list[str], list[dict]]:
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_service) -> None:
-    client = make_service(block_images="15").client()
+    client = make_service().client()
     disturbed = client.submit(TRAINING)
     for kind in ("train", "branch"):
         run = run_of(disturbed, kind, "default" if kind == "train" else "lif")
@@ -39,14 +39,14 @@ def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_s
         os.kill(_job_pid(run["id"]), signal.SIGKILL)
         wait_for(lambda run=run: client.run(run["id"])["attempt"] == 2)
     evaluation = run_of(disturbed, "evaluate", "lif")
-    wait_for(lambda: "block 1/4 stored" in client.run(evaluation["id"])["log"])
+    wait_for(lambda: "block 1/3 stored" in client.run(evaluation["id"])["log"])
     os.kill(_job_pid(evaluation["id"]), signal.SIGKILL)
     disturbed = client.wait(disturbed["id"])
     assert disturbed["state"] == "succeeded"
     logs = {run["kind"]: client.run(run["id"])["log"] for run in disturbed["runs"]}
     assert "going on after epoch" in logs["train"]
     assert "going on after epoch" in logs["branch"]
-    assert logs["evaluate"].count("block 1/4 stored") == 1
+    assert logs["evaluate"].count("block 1/3 stored") == 1
     assert [run["attempt"] for run in disturbed["runs"]] == [2, 2, 2]
     quiet = finished(client, {**TRAINING, "fresh": True})
     assert not any(run["reused"] for run in quiet["runs"])

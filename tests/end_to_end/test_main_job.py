@@ -65,10 +65,12 @@ def _check_prediction(service, checkpoint, digit) -> None:
 
 def _check_evaluation_files(service, run_id) -> None:
     stored = np.load(io.BytesIO(httpx.get(f"{service.url}/runs/{run_id}/adversarial.npz").content))
-    assert stored["images"].shape == (3, 40, 1, 8, 8)
     original = read_digits()["test"][0][stored["ids"]].transpose(0, 3, 1, 2) / np.float32(255)
-    for eps, images in zip((8, 32, 64), stored["images"], strict=True):
-        assert np.abs(images - original).max() <= eps / 255 + 1e-6
+    assert stored["index"].shape == (3, 40)
+    for eps, index in zip((8, 32, 64), stored["index"], strict=True):
+        changed = index >= 0
+        assert np.abs(stored["images"][index[changed]] - original[changed]).max() <= eps / 255 + 1e-6
+    assert (stored["index"][2] >= 0).mean() > 0.9, "at the largest radius nearly every image is harmed"
     rows = httpx.get(f"{service.url}/runs/{run_id}/images", params={"limit": 10_000}).json()["items"]
     assert {row["attack"] for row in rows} == {"fgsm", "pgd", "square"}
     assert {row["image_id"] for row in rows} == set(stored["ids"].tolist())

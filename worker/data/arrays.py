@@ -5,6 +5,7 @@ Several workers may decode at once: each writes a folder of its own, the first r
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.domain.datasets import how_to_get
+from app.domain.datasets import how_to_get, image_files
 from app.domain.errors import JobError
 from worker.data.digits import read_digits
 from worker.data.folder import read_split
@@ -61,10 +62,11 @@ def load(
     Raises JobError when its images are not here, cannot be read or differ in size.
     """
     folder = data_dir / "cache" / "datasets" / f"{name}-{fingerprint[:16]}"
+    source = data_dir / "datasets" / name
+    stamp = _stamp(source, classes)
     if not (folder / "info.json").exists():
-        source = data_dir / "datasets" / name
-        _materialise(folder, classes, lambda: _read(name, source, classes, shape, progress))
-    return _open(name, folder)
+        _materialise(folder, classes, stamp, lambda: _read(name, source, classes, shape, progress))
+    return _open(name, folder, stamp)
 
 
 def _read(
@@ -77,7 +79,17 @@ def _read(
     return {split: read_split(source / split, classes, shape, progress) for split in SPLITS}
 
 
-def _materialise(folder: Path, classes: Sequence[str], read: Reader) -> None:
+def _stamp(source: Path, classes: Sequence[str]) -> str | None:
+    """Names, sizes and times of all image files: one overwritten in place shows here, not in its folder's time."""
+    if not source.is_dir():
+        return None
+    folders = [source / split / name for split in SPLITS for name in classes]
+    files = [file for folder in folders if folder.is_dir() for file in image_files(folder)]
+    stats = [(f.relative_to(source).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+
+def _materialise(folder: Path, classes: Sequence[str], stamp: str | None, read: Reader) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -85,13 +97,23 @@ def _materialise(folder: Path, classes: Sequence[str], read: Reader) -> None:
         for split, (images, labels) in splits.items():
             np.save(beside / f"{split}_images.npy", images)
             np.save(beside / f"{split}_labels.npy", labels)
-        (beside / "info.json").write_text(json.dumps(_info(classes, splits)))
+        (beside / "info.json").write_text(json.dumps({**_info(classes, splits), "stamp": stamp}))
+        for path in (*beside.iterdir(), beside):
+            _sync(path)
         beside.rename(folder)
     except OSError:
         if not (folder / "info.json").exists():  # else another worker was faster
             raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _info(classes: Sequence[str], splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, object]:
@@ -116,8 +138,10 @@ def _moments(images: np.ndarray) -> tuple[list[float], list[float]]:
     return mean, std
 
 
-def _open(name: str, folder: Path) -> Arrays:
+def _open(name: str, folder: Path, stamp: str | None) -> Arrays:
     info = json.loads((folder / "info.json").read_text())
+    if stamp is not None and info["stamp"] != stamp:
+        raise JobError(f"images of {name} were overwritten in place; touch their folder, then submit again")
     splits = [
         Split(np.load(folder / f"{split}_images.npy", mmap_mode="r"), np.load(folder / f"{split}_labels.npy"))
         for split in SPLITS

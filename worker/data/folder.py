@@ -9,6 +9,8 @@ from PIL import Image, UnidentifiedImageError
 from app.domain.datasets import image_files
 from app.domain.errors import JobError
 
+_GREY = frozenset({"1", "L", "LA"})
+
 
 def read_split(
     folder: Path, classes: Sequence[str], shape: tuple[int, int, int], progress: Callable[[float], None]
@@ -32,9 +34,14 @@ def _decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     place = "/".join(path.parts[-3:])
     try:
         with Image.open(path) as image:
+            mode = image.mode
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise JobError(f"{place} is not an image that can be read: {error.__class__.__name__}") from error
+    if mode.startswith(("I", "F")):
+        raise JobError(f"{place} has more than 8 bits a channel; save the images with 8")
+    if channels == 1 and mode not in _GREY:
+        raise JobError(f"{place} is in colour, but the first image of the data set is grey; save them alike")
     if pixels.shape[:2] != (height, width):
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise JobError(f"{place} is {size}, but the first image of the data set is {width}x{height}; resize them alike")

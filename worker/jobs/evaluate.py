@@ -18,6 +18,7 @@ from worker.evaluation.clean import pixels
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
+BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
 
 
 def run_evaluate(job: Job) -> None:
@@ -28,7 +29,7 @@ def run_evaluate(job: Job) -> None:
     clean = _clean(job, model, arrays)
     ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
     blocks = _blocks(job, model, arrays, ids, protocol)
-    _publish(job, protocol, checkpoint, arrays, blocks, clean)
+    _publish(job, protocol, checkpoint, blocks, clean)
 
 
 def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def _blocks(job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protoc
     """Every block, attacked now where it is not stored yet."""
     with job.database.reading() as session:
         stored = results.blocks(session, job.run.id)
-    parts = np.array_split(ids, -(-len(ids) // job.settings.block_images))
+    parts = np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
     found = []
     for number, part in enumerate(parts):
         if number in stored:
@@ -85,11 +86,10 @@ def _attack_block(
 
 
 def _publish(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, arrays: Arrays, blocks: Sequence[BlockResult],
-    clean: Mapping[str, Any],
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any]
 ) -> None:
     adversarial = job.folder / "adversarial.npz"
-    _save_adversarial(adversarial, arrays, blocks, protocol)
+    _save_adversarial(adversarial, blocks, protocol)
     figures = summarise(blocks, protocol)
     metrics = {
         "clean": clean, "robust": figures, "checkpoint": checkpoint.id,
@@ -127,15 +127,15 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _save_adversarial(path: Path, arrays: Arrays, blocks: Sequence[BlockResult], protocol: Protocol) -> None:
-    """ids, labels (n,), eps text (E,), images float32 (E, n, C, H, W): the worst candidate of each image."""
-    clean = [pixels(arrays.test.images[block.ids]).numpy() for block in blocks]
-    images = [
-        np.concatenate([block.images(x0, radius=radius) for block, x0 in zip(blocks, clean, strict=True)])
-        for radius in range(len(protocol.eps))
-    ]
+def _save_adversarial(path: Path, blocks: Sequence[BlockResult], protocol: Protocol) -> None:
+    """ids, labels (n,); eps text (E,); images float32 (k, C, H, W), each worst candidate once; index (E, n)
+    into them, -1 where no attack did harm and the image is unchanged."""
+    first = np.cumsum([0, *(len(block.adversarial) for block in blocks)])
+    shifted = ((b.adversarial_index, k) for b, k in zip(blocks, first[:-1], strict=True))
+    index = [np.where(found < 0, -1, found + k) for found, k in shifted]
     content = {
         "ids": np.concatenate([b.ids for b in blocks]), "labels": np.concatenate([b.labels for b in blocks]),
-        "eps": np.array([str(e) for e in protocol.eps]), "images": np.stack(images),
+        "eps": np.array([str(e) for e in protocol.eps]), "index": np.concatenate(index, axis=1),
+        "images": np.concatenate([b.adversarial for b in blocks]),
     }
     artifacts.publish(path, lambda beside: _save(beside, content))

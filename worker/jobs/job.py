@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from app.domain.datasets import Dataset
-from app.domain.errors import JobError, SpikeproofError
+from app.domain.errors import JobError, NotFound, SpikeproofError
 from app.settings import Settings
 from app.storage import artifacts, datasets, results
 from app.storage.engine import Database
@@ -66,12 +66,18 @@ def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset
 def open_checkpoint(job: Job, run_id: str | None, epoch: int | None = None) -> tuple[Checkpoint, Classifier]:
     """The row and the network of a run's checkpoint. Raises JobError for a missing or tampered file."""
     assert run_id is not None
-    with job.database.reading() as session:
-        row = results.checkpoint_of_run(session, run_id, epoch)
+    try:
+        with job.database.reading() as session:
+            row = results.checkpoint_of_run(session, run_id, epoch)
+    except NotFound as error:
+        raise JobError(error.detail) from error
     path = job.settings.data_dir / row.path
     if not path.exists():
         raise JobError(f'the file of checkpoint {row.id} is gone; train it again with "fresh": true')
     if hashlib.sha256(path.read_bytes()).hexdigest() != row.sha256:
         raise JobError(f"the file of checkpoint {row.id} is not the one that was trained: its sha256 differs")
-    model, _ = checkpoint_file.load(path)
+    try:
+        model, _ = checkpoint_file.load(path)
+    except checkpoint_file.CheckpointError as error:
+        raise JobError(f"checkpoint {row.id} cannot be read by this version: {error}") from error
     return row, model.to(job.device)

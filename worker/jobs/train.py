@@ -16,8 +16,9 @@ from app.storage.tables import Checkpoint
 from models import checkpoint as checkpoint_file
 from models.decoder import DecoderConfig, SpikingDecoder
 from models.freezing import evaluating
+from models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from models.registry import Classifier, ModelSpec, branch, build
-from models.resnet import WeightsError, load_imagenet_weights
+from models.resnet import WeightsError, WeightsUnavailableError, load_imagenet_weights
 from worker.data import Arrays, Split
 from worker.data.splits import stratified_holdout
 from worker.jobs.job import Job, open_checkpoint, open_dataset
@@ -26,7 +27,6 @@ from worker.training.resume import load_state, save_state
 from worker.training.seeding import derive_seed, generator
 
 SPIKE_RATE_IMAGES = 256
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def run_train(job: Job) -> None:
@@ -52,9 +52,11 @@ def _load_imagenet(job: Job, model: Classifier) -> None:
     local = job.settings.data_dir / "weights" / f"{architecture}.pth"
     try:
         load_imagenet_weights(model.encoder, architecture, file=local if local.exists() else None)
-    except WeightsError as error:
+    except WeightsUnavailableError as error:
         detail = f"{error}; offline, put torchvision's file at DATA_DIR/weights/{local.name}"
         raise JobError(detail) from error
+    except WeightsError as error:
+        raise JobError(str(error)) from error
 
 
 def run_branch(job: Job) -> None:
@@ -74,6 +76,8 @@ def _fit(
         arrays.train.labels, job.spec["training"]["validation_share"], key=f"{arrays.name}/validation"
     )
     training, validation = (Split(arrays.train.images[i], arrays.train.labels[i]) for i in (kept, held_out))
+    if not len(validation):
+        raise JobError("every class has a single training image; at least one class needs two, to validate on")
     resume = artifacts.run_folder(job.settings.data_dir, job.run.id) / "resume.pt"
     config = Config.from_spec(job.spec, stream)
 

@@ -144,7 +144,7 @@ class _Training:
         self.model, self.data, self.validation, self.config = model, data, validation, config
         self.augmentation, self.hooks = augmentation, hooks
         self.device = next(model.parameters()).device
-        self.batches = -(-len(data) // config.batch_size)
+        self.batches = max(1, min(-(-len(data) // config.batch_size), len(data) // 2))
         self.optimizer = _optimizer(model, config)
         self.scheduler = _scheduler(self.optimizer, config, self.batches * config.epochs)
         self.records: list[EpochRecord] = []

@@ -1,6 +1,5 @@
 """The file that training goes on from after a crash. Ours alone, and loaded weights-only all the same."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from worker.training.loop import State
 
 def save_state(path: Path, state: State, identity: str) -> None:
     """Writes the state of the training named by `identity` (its specification's key)."""
-    torch.save({"identity": identity, **asdict(state)}, path)
+    torch.save({"identity": identity, **vars(state)}, path)
 
 
 def load_state(path: Path, identity: str) -> State | None:

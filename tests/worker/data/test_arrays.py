@@ -37,14 +37,13 @@ def test_a_folder_becomes_memory_mapped_arrays_in_class_then_name_order(folder):
     assert arrays.mean == pytest.approx((101 / 510, 0, 101 / 510), abs=1e-6)
 
 
-def test_pixels_are_decoded_once(folder):
+def test_pixels_are_decoded_once(folder, monkeypatch):
     first = read(folder)
-    for image in (folder / "datasets").rglob("*.png"):
-        image.unlink()
+    monkeypatch.setattr("worker.data.arrays.read_split", None)  # calling it would raise
     assert read(folder).sha256 == first.sha256
 
 
-def test_the_hash_follows_the_pixels(folder):
+def test_the_hash_follows_the_pixels(folder):  # (fingerprints differ: images were added or removed)
     before = read(folder).sha256
     assert read(folder, "same images, another fingerprint").sha256 == before
     Image.new("RGB", (10, 8), (1, 2, 3)).save(folder / "datasets/mine/test/b/1.png")
@@ -89,3 +88,21 @@ def test_grey_images_keep_one_channel(tmp_path):
     arrays = load("mine", "grey", ("a", "b"), (1, 8, 8), tmp_path)
     assert arrays.shape == (1, 8, 8)
     assert (arrays.train.images == 7).all()
+
+
+def test_an_image_overwritten_in_place_is_not_taken_for_the_old_one(folder):
+    read(folder)
+    Image.new("RGB", (10, 8), (9, 9, 9)).save(folder / "datasets/mine/train/a/0.png")
+    with pytest.raises(JobError, match="overwritten in place"):
+        read(folder)
+
+
+@pytest.mark.parametrize(("mode", "said"), [("RGB", "in colour, but the first image"), ("I;16", "more than 8 bits")])
+def test_an_image_that_grey_would_falsify_is_refused(tmp_path, mode, said):
+    for split in ("train", "test"):
+        place = tmp_path / "datasets" / "mine" / split / "a"
+        place.mkdir(parents=True)
+        Image.new("L", (8, 8), 7).save(place / "0.png")
+        Image.new(mode, (8, 8)).save(place / "1.png")
+    with pytest.raises(JobError, match=said):
+        load("mine", "mixed", ("a",), (1, 8, 8), tmp_path)

@@ -167,3 +167,11 @@ def test_derived_seeds_do_not_depend_on_the_process():
     assert derive_seed("order", 0, 1) == 5235859805464026190
     assert derive_seed("order", 0, 1) != derive_seed("order", 1, 0)
     assert np.array_equal(torch.rand(3, generator=generator("a")), torch.rand(3, generator=generator("a")))
+
+
+def test_the_smallest_batches_leave_no_image_alone(splits):
+    data = Split(splits[0].images[:7], splits[0].labels[:7])
+    steps = []
+    train(network(), data, splits[1], replace(CONFIG, epochs=1, batch_size=2), AUGMENTATION,
+          hooks=Hooks(on_batch=lambda *a: steps.append(a)))
+    assert len(steps) == 3  # 3 + 2 + 2

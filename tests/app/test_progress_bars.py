@@ -1,0 +1,41 @@
+"""What a terminal shows of a leaderboard."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from app.progress_bars import print_board
+
+
+def _figure(mean: float) -> dict[str, Any]:
+    return {"mean": mean, "sd": None, "n": 1, "ci95": [0, 1], "by_seed": {"0": mean}}
+
+
+def _row(variant: str, curve: dict[str, float]) -> dict[str, Any]:
+    points = [{"eps": float(e), "eps_text": e, "robust_accuracy": _figure(v)} for e, v in curve.items()]
+    return {"rank": 1, "architecture": "resnet20", "variant": variant, "settings": "", "epochs": "<5>", "verdict": "ok",
+            "reasons": [], "clean_accuracy": _figure(0.9), "robust_accuracy": _figure(0.5),
+            "attacks": {"pgd": _figure(0.5)}, "curve": points}
+
+
+def _printed(*rows: dict[str, Any]) -> list[str]:
+    out = io.StringIO()
+    protocol = {"suite": "quick", "norm": "linf", "eps_text": "0.2", "images": 10}
+    print_board({"dataset": "digits", "rows": list(rows), "protocol": protocol}, Console(file=out, width=100))
+    return out.getvalue().splitlines()
+
+
+def test_figures_stand_under_their_own_radius_though_rows_have_different_ones() -> None:
+    lines = _printed(_row("default", {"0.2": 0.4}), _row("lif", {"0.1": 0.9, "0.2": 0.3}))
+    header = next(line for line in lines if "0.1" in line and "0.2" in line)
+    lif = next(line for line in lines if "90.0" in line and "30.0" in line)
+    default = [line for line in lines if "default" in line][-1]
+    assert header.index("0.1") < header.index("0.2")
+    assert lif.index("90.0") < lif.index("30.0")
+    assert abs(default.index("40.0") - lif.index("30.0")) <= 1
+
+
+def test_many_radii_run_down_the_page() -> None:
+    lines = _printed(_row("default", {f"0.{i}": 0.5 for i in range(1, 8)}))
+    assert sum(line.strip().startswith("0.") for line in lines) == 7
