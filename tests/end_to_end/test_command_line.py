@@ -73,3 +73,18 @@ def test_the_doctor_says_what_fails(tmp_path) -> None:
     doctor = spikeproof("doctor", data_dir=str(tmp_path / "file"))
     assert doctor.returncode == 1
     assert "FAIL  data folder" in doctor.stdout
+
+
+def test_a_bad_setting_is_said_in_one_line_by_every_command(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    bad = {
+        "SPIKEPROOF_PORT": "abc", "SPIKEPROOF_DATA_DIR": str(tmp_path / "file"),
+        "SPIKEPROOF_DATABASE_URL": "postgresql://127.0.0.1:1/none", "SPIKEPROOF_LEASE_SECONDS": "1",
+    }
+    for name, value in bad.items():
+        environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(tmp_path), name: value}
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert answer.returncode == 1, name
+        assert answer.stderr.startswith("spikeproof: "), answer.stderr
+        assert len(answer.stderr.splitlines()) == 1

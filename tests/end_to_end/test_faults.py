@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.conftest import Service, finished, processes, run_of, wait_for
 
 TRAINING = {"dataset": "digits", "seeds": [0], "variants": ["lif"],
-            "training": {"epochs": 8, "branch_epochs": 8}, "evaluation": {"images": 250}}
+            "training": {"epochs": 6, "branch_epochs": 6}, "evaluation": {"images": 110, "eps": ["32/255"]}}
 
 
 def _job_pid(run_id: str) -> int:
@@ -39,14 +39,14 @@ def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_s
         os.kill(_job_pid(run["id"]), signal.SIGKILL)
         wait_for(lambda run=run: client.run(run["id"])["attempt"] == 2)
     evaluation = run_of(disturbed, "evaluate", "lif")
-    wait_for(lambda: "block 1/3 stored" in client.run(evaluation["id"])["log"])
+    wait_for(lambda: "block 1/2 stored" in client.run(evaluation["id"])["log"])
     os.kill(_job_pid(evaluation["id"]), signal.SIGKILL)
     disturbed = client.wait(disturbed["id"])
     assert disturbed["state"] == "succeeded"
     logs = {run["kind"]: client.run(run["id"])["log"] for run in disturbed["runs"]}
     assert "going on after epoch" in logs["train"]
     assert "going on after epoch" in logs["branch"]
-    assert logs["evaluate"].count("block 1/3 stored") == 1
+    assert logs["evaluate"].count("block 1/2 stored") == 1
     assert [run["attempt"] for run in disturbed["runs"]] == [2, 2, 2]
     quiet = finished(client, {**TRAINING, "fresh": True})
     assert not any(run["reused"] for run in quiet["runs"])
@@ -138,3 +138,28 @@ def test_a_taken_port_or_folder_is_said_in_one_line(service: Service, tmp_path, 
     assert second.returncode == 1
     assert ("cannot listen on" if taken == "port" else "another service uses the data folder") in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_the_demo_stops_on_ctrl_c_and_leaves_nothing_running(tmp_path) -> None:
+    environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(tmp_path)}
+    demo = subprocess.Popen([sys.executable, "-m", "app.cli", "demo"], env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for(lambda: processes("worker.run_job") and list((tmp_path / "runs").glob("*/log.txt")))
+    children = processes("worker.poll", str(demo.pid)) + processes("app.api.server", str(demo.pid))
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=30)
+    assert demo.returncode != 0
+    assert "Traceback" not in output
+    assert len(children) == 3
+    assert not set(children) & set(processes("-m"))
+
+
+def test_a_service_killed_while_it_starts_leaves_no_orphan(tmp_path) -> None:
+    environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(tmp_path)}
+    service = subprocess.Popen([sys.executable, "-m", "app.cli", "serve", "--port", "0"], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: processes("app.api.server", str(service.pid)))
+    service.kill()
+    service.wait()
+    wait_for(lambda: not processes("app.api.server", str(service.pid)), 20)
+    wait_for(lambda: not processes("worker.poll", str(service.pid)), 20)
