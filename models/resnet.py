@@ -94,8 +94,7 @@ def _downloaded(architecture: str) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"cannot download the ImageNet weights of {architecture} ({error}). Fetch {weights.url} on a machine "
-            f"that is online and name the file, or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}, or train "
-            "from scratch (weights: none)."
+            "that is online and name the file, or train from scratch (weights: none)."
         ) from error
     return state
 

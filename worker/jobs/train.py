@@ -53,8 +53,7 @@ def _load_imagenet(job: Job, model: Classifier) -> None:
     try:
         load_imagenet_weights(model.encoder, architecture, file=local if local.exists() else None)
     except WeightsUnavailableError as error:
-        detail = f"{error}; offline, put torchvision's file at DATA_DIR/weights/{local.name}"
-        raise JobError(detail) from error
+        raise JobError(f"{error} The file belongs at DATA_DIR/weights/{local.name}.") from error
     except WeightsError as error:
         raise JobError(str(error)) from error
 
