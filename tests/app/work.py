@@ -1,5 +1,6 @@
 """The queue as the API and the workers use it, without any training."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -154,3 +155,12 @@ def make_figure(run: Run, protocol: Protocol, eps: Fraction, checkpoint: str, gi
         "reasons": [], "details": {"test_images": 359}, "draws": 1, "parameters": 10, **given,
     }  # fmt: skip
     return Figure(**values)
+
+
+def in_threads(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
+    """Does the work once an argument tuple, all at the same time; returns when all are done."""
+    threads = [threading.Thread(target=work, args=given) for given in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

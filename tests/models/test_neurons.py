@@ -252,8 +252,11 @@ def test_copies_and_other_lengths_work_after_a_forward(name):
 @every_layer
 def test_training_steps_follow_one_another(name):
     layer, x = layers()[name], currents(2, 20, 4, dtype=torch.float32).requires_grad_()
-    for _ in range(2):
+    for step in (1, 2):
         layer(x)[0].sum().backward()
+        assert x.grad.isfinite().all()
+        assert x.grad.abs().sum() > 0, f"no gradient at step {step}"
+        x.grad = None
 
 
 @every_layer

@@ -1,8 +1,6 @@
 """Experiments share runs, are cancelled without harm to each other, and are created once a key."""
 
 import itertools
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from app.domain.plan import PlannedRun
 from app.storage import experiments, runs
 from app.storage.identifiers import new_id
 from app.storage.tables import Experiment, ExperimentRun, Run
+from tests.app.work import in_threads
 
 # Sharing
 
@@ -297,11 +296,3 @@ def test_names_sort_by_creation() -> None:
     made = [new_id("run") for _ in range(1000)]
     assert made == sorted(made)
     assert len(set(made)) == 1000
-
-
-def in_threads(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
-    threads = [threading.Thread(target=work, args=given) for given in arguments]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

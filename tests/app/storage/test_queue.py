@@ -1,6 +1,5 @@
 """Who works on which run: claims, fences, leases, on both databases."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from app.storage import experiments, results, runs
 from app.storage.identifiers import new_id
 from app.storage.runs import Fence
 from app.storage.tables import Run
+from tests.app.work import in_threads
 
 
 def test_the_oldest_run_is_claimed_first(queue) -> None:
@@ -354,11 +354,3 @@ def test_a_large_experiment_is_stored_in_few_statements(queue, counted_queries) 
         rows, _ = experiments.page(session, after=None, limit=50)
         experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
     assert len(statements) < 8
-
-
-def in_threads(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
-    threads = [threading.Thread(target=work, args=given) for given in arguments]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
