@@ -81,9 +81,11 @@ def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
 
 def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
     with services.database.writing() as session:
-        return experiments.create(
+        experiment_id = experiments.create(
             session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
         ).id
+    services.sweeper.wake()
+    return experiment_id
 
 
 @router.get("", response_model=Page, summary="Newest first")
