@@ -88,10 +88,9 @@ television tiger tractor train trout tulip turtle wardrobe whale willow_tree wol
 _FASHION = "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
 _KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
 
-# Strokes of a pen withstand more than photographs: .3 is customary (Madry et al. 2018, arXiv:1706.06083), here in
-# whole grey levels.
-STROKES_EPS: dict[Norm, tuple[str, ...]] = {"linf": ("26/255", "51/255", "76/255"), "l2": ("2",)}
-STROKES_HEADLINE: dict[Norm, str] = {"linf": "76/255", "l2": "2"}
+# Strokes of a pen withstand more than photographs: .3 is customary (Madry et al. 2018, arXiv:1706.06083).
+STROKES_EPS: dict[Norm, tuple[str, ...]] = {"linf": ("0.1", "0.2", "0.3"), "l2": ("2",)}
+STROKES_HEADLINE: dict[Norm, str] = {"linf": "0.3", "l2": "2"}
 
 
 def _cifar_files(folder: str, archive: str, files: str) -> tuple[tuple[str, ...], ...]:

@@ -204,7 +204,7 @@ def test_half_an_unpacked_file_alone_is_refused_by_name_and_left_where_it_is(mni
         packed.unlink()
     half = mnist / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     damage(half, "cut")
-    with pytest.raises(JobError, match="not whole: MNIST/raw/t10k-images-idx3-ubyte. Without"):
+    with pytest.raises(JobError, match=r"not whole: MNIST/raw/t10k-images-idx3-ubyte\. Without"):
         read("mnist", mnist)
     assert half.exists()
 
