@@ -1,5 +1,12 @@
 """A published data set: without a network, and then with its files laid by hand."""
 
+import io
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+
 from tests.end_to_end.conftest import QUICK_TRAINING, Service, finished, run_of, wait_for
 from tests.end_to_end.test_command_line import spikeproof
 
@@ -48,3 +55,32 @@ def test_data_sets_are_listed_as_before_beside_their_fetching(tmp_path) -> None:
     assert "svhn" in listed.stdout
     assert "fetch" in spikeproof("datasets", "--help").stdout
     assert spikeproof("datasets", "fetch").returncode == 2
+
+
+def test_grey_images_go_through_imagenet_weights_and_are_attacked_on_their_one_channel(make_service, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for label in range(10):
+            place = tmp_path / "datasets" / "mnist" / split / str(label)
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(rng.normal(20 * label, 20, (28, 28)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    (tmp_path / "weights").mkdir()
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights" / "resnet18.pth")
+    training = {"weights": "imagenet", "image_size": 32, "epochs": 1, "batch_size": 8}
+    client = make_service().client()
+    done = finished(client, {"dataset": "mnist", "architectures": ["resnet18"], "seeds": [0], "variants": ["default"],
+                             "training": training,
+                             "evaluation": {"images": 3, "eps": ["0.3"], "attacks": [{"name": "fgsm"}]}})
+    evaluation = run_of(done, "evaluate")
+    adversarial = client._request("GET", f"/runs/{evaluation['id']}/adversarial.npz").content
+    with np.load(io.BytesIO(adversarial)) as found:
+        assert found["images"].shape[1:] == (1, 28, 28)
+    [checkpoint] = client.checkpoints()
+    model = client._json("GET", f"/checkpoints/{checkpoint['id']}")["spec"]["model"]
+    assert (model["image_shape"], len(model["mean"])) == ([1, 28, 28], 3)
+    image = tmp_path / "datasets" / "mnist" / "test" / "3" / "0.png"
+    [prediction] = client.predict(checkpoint["id"], [image])["predictions"]
+    assert len(prediction["top"]) == 5
