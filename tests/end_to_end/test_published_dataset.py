@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.end_to_end.conftest import QUICK_TRAINING, Service, finished, run_of, wait_for
 from tests.end_to_end.test_command_line import spikeproof
+from worker.data.official import exclusive
 
 SPEC = {"dataset": "fashion-mnist", "seeds": [0], "variants": ["default", "lif"], "evaluation": {"images": 10}}
 NOWHERE = "http://127.0.0.1:1"
@@ -84,3 +85,14 @@ def test_grey_images_go_through_imagenet_weights_and_are_attacked_on_their_one_c
     image = tmp_path / "datasets" / "mnist" / "test" / "3" / "0.png"
     [prediction] = client.predict(checkpoint["id"], [image])["predictions"]
     assert len(prediction["top"]) == 5
+
+
+def test_a_job_that_waits_for_anothers_download_says_so_and_can_be_cancelled(service: Service, tmp_path) -> None:
+    client = service.client()
+    with exclusive(tmp_path / "downloads" / "fashion-mnist", print):
+        experiment = client.submit(SPEC)
+        train = run_of(experiment, "train")["id"]
+        wait_for(lambda: client.run(train)["phase"] == "waiting for another process that fetches the images")
+        client.cancel(experiment["id"])
+        wait_for(lambda: client.run(train)["state"] == "cancelled", 10)
+    assert client.run(train)["attempt"] == 1
