@@ -170,9 +170,15 @@ def _class_text(entry: dict[str, Any]) -> str:
     return f"{entry['class']} {100 * entry['probability']:.1f}{spread} %"
 
 
-@cli.command()
-def datasets() -> None:
-    """List data sets; needs no running service."""
+datasets_cli = typer.Typer()
+cli.add_typer(datasets_cli, name="datasets")
+
+
+@datasets_cli.callback(invoke_without_command=True)
+def datasets(context: typer.Context) -> None:
+    """List data sets, or fetch them; needs no running service."""
+    if context.invoked_subcommand is not None:
+        return
     from app.domain.errors import Conflict
     from app.settings import settings
     from app.storage import datasets as local
@@ -188,6 +194,15 @@ def datasets() -> None:
         shape = "x".join(map(str, found.shape))
         rows.append([name, str(len(found.classes)), shape, size, "here" if found.present else "not here"])
     _print_table(["name", "classes", "shape", "train + test", ""], rows)
+
+
+@datasets_cli.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="data sets to download now, or `all`")]) -> None:
+    """Download data sets ahead of their first use; safe beside running workers."""
+    import runpy
+
+    sys.argv = ["spikeproof-fetch", *names]
+    runpy.run_module("worker.fetch", run_name="__main__")
 
 
 @cli.command()

@@ -26,10 +26,11 @@ PATHS = {
 
 def test_data_sets_are_listed_with_what_is_here(sqlite_api: httpx.Client) -> None:
     items = {d["name"]: d for d in sqlite_api.get("/datasets").json()["items"]}
-    assert set(items) == {"cifar10", "cifar100", "digits", "fashion-mnist"}
+    assert set(items) == {"cifar10", "cifar100", "digits", "fashion-mnist", "kmnist", "mnist", "svhn"}
     assert items["digits"]["present"]
+    assert items["digits"]["problem"] is None
     assert not items["cifar10"]["present"]
-    assert "DATA_DIR/datasets/cifar10" in items["cifar10"]["problem"]
+    assert "downloaded when first used, or now by `spikeproof datasets fetch cifar10`" in items["cifar10"]["problem"]
 
 
 def test_a_data_set_is_shown_with_classes_shape_sizes_licence_and_radii(sqlite_api: httpx.Client) -> None:
