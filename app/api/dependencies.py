@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from app.inference.loader import ModelCache
@@ -17,6 +18,7 @@ class Services:
     settings: Settings
     database: Database
     models: ModelCache = field(default_factory=ModelCache)
+    imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
 
 
 def get_services(request: Request) -> Services:
