@@ -170,6 +170,32 @@ def _class_text(entry: dict[str, Any]) -> str:
     return f"{entry['class']} {100 * entry['probability']:.1f}{spread} %"
 
 
+@cli.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="a PyTorch state dict (.pth), or safetensors")],
+    architecture: str | None = None,
+    dataset: str | None = None,
+    variant: str | None = None,
+    stem: str | None = None,
+    image_size: str | None = None,
+    mean: Annotated[str | None, typer.Option(help="a channel each, comma separated")] = None,
+    std: Annotated[str | None, typer.Option(help="a channel each, comma separated")] = None,
+    seed: str | None = None,
+    name: Annotated[str | None, typer.Option(help="label of its rows")] = None,
+    epochs: Annotated[str | None, typer.Option(help="'<200>', or '<5,5>' for a branch")] = None,
+    decoder: Annotated[str | None, typer.Option(help="settings of a spiking decoder, as JSON")] = None,
+    output: Annotated[Path | None, typer.Option(help="only write this safetensors file, to upload elsewhere")] = None,
+) -> None:
+    """Make a checkpoint of weights of one's own; needs no running service."""
+    from app.importing import import_file
+
+    said = {
+        "architecture": architecture, "dataset": dataset, "variant": variant, "stem": stem, "image_size": image_size,
+        "mean": mean, "std": std, "seed": seed, "name": name, "epochs": epochs, "decoder": decoder,
+    }
+    print(import_file(file, {key: value for key, value in said.items() if value is not None}, output))
+
+
 datasets_cli = typer.Typer()
 cli.add_typer(datasets_cli, name="datasets")
 

@@ -103,6 +103,15 @@ class Client:
         files = [("images", (path.name, path.read_bytes())) for path in images]
         return self._json("POST", f"/checkpoints/{checkpoint_id}/predict", files=files, params=options)
 
+    def upload(self, file: Path, **fields: str) -> dict[str, Any]:
+        """`POST /checkpoints`: weights of one's own as safetensors, with what the file does not say itself."""
+        with file.open("rb") as content:
+            return self._json("POST", "/checkpoints", files={"file": (file.name, content)}, data=fields)
+
+    def download(self, checkpoint_id: str, file: Path) -> None:
+        """`GET /checkpoints/{id}/file`."""
+        file.write_bytes(self._request("GET", f"/checkpoints/{checkpoint_id}/file").content)
+
     def healthy(self) -> bool:
         """Whether the API answers."""
         try:

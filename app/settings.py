@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once")
     log_json: bool = Field(False, description="logs as JSON, one object a line")
     max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
+    max_weights_mib: int = Field(512, ge=1, le=65_536, description="the same for an upload of weights")
     url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
     api_key: str = Field("", description="sent by the command line")
 

@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load_file, save_file
 
 from models.registry import Classifier, ModelSpec, build
 
@@ -38,9 +37,7 @@ def save(path: Path, model: Classifier, metadata: dict[str, Any]) -> str:
     """
     text = _canonical({"format": FORMAT, "spec": model.spec.to_dict(), "metadata": metadata})
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    content = to_bytes(state, metadata={KEY: text})
-    _publish(Path(path), content)
-    return hashlib.sha256(content).hexdigest()
+    return _publish(Path(path), state, text)
 
 
 def load(path: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -93,18 +90,20 @@ def _canonical(document: dict[str, Any]) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _publish(path: Path, content: bytes) -> None:
+def _publish(path: Path, state: dict[str, torch.Tensor], text: str) -> str:
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        save_file(state, beside, metadata={KEY: text})  # straight from the tensors: no copy of them in memory
+        with open(beside, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+    return sha256
 
 
 def _sync_folder(folder: Path) -> None:

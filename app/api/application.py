@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs
+from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs, uploads
 from app.api.dependencies import Services
 from app.broker import Doorbell
 from app.settings import Settings, settings
@@ -39,14 +39,15 @@ def create_application(config: Settings | None = None) -> FastAPI:
         description="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
     )
     config.data_dir.mkdir(parents=True, exist_ok=True)
+    uploads.remove_leftovers(config.data_dir)
     database = Database(config.resolved_database_url)
     migrate.upgrade(database)
     doorbell = Doorbell(config) if config.broker_url else None
     app.state.services = Services(config, database, Sweeper(database, config, doorbell), doorbell)
-    app.add_middleware(_BodyLimit, uploads=config.max_upload_mib * 2**20)
+    app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.middleware("http")(_finish)
     errors.install(app)
-    for module in (home, experiments, runs, leaderboard, checkpoints, catalogues, health):
+    for module in (home, experiments, runs, leaderboard, checkpoints, uploads, catalogues, health):
         app.include_router(module.router)
     return app
 
@@ -67,10 +68,15 @@ async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Res
 class _BodyLimit:
     """Images and weights may be large; what describes an experiment is not, and takes long to refuse if it is."""
 
-    def __init__(self, app: ASGIApp, uploads: int) -> None:
-        self._uploads = RequestBodyLimitMiddleware(app, uploads)
-        self._documents = RequestBodyLimitMiddleware(app, min(uploads, LARGEST_DOCUMENT))
+    def __init__(self, app: ASGIApp, images: int, weights: int) -> None:
+        self._weights = RequestBodyLimitMiddleware(app, weights)
+        self._images = RequestBodyLimitMiddleware(app, images)
+        self._documents = RequestBodyLimitMiddleware(app, min(images, LARGEST_DOCUMENT))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        upload = scope.get("path", "").startswith("/checkpoints")
-        await (self._uploads if upload else self._documents)(scope, receive, send)
+        await self._limit_of(scope.get("path", ""))(scope, receive, send)
+
+    def _limit_of(self, path: str) -> RequestBodyLimitMiddleware:
+        if path == "/checkpoints":
+            return self._weights
+        return self._images if path.startswith("/checkpoints/") else self._documents

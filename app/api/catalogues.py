@@ -12,7 +12,8 @@ from app.domain.attacks import ATTACKS, SUITES
 from app.domain.datasets import Dataset, how_to_get
 from app.domain.epsilon import format_epsilon
 from app.domain.errors import Conflict, NotFound
-from app.storage import datasets
+from app.domain.weights import CHECKPOINT_PREFIX
+from app.storage import datasets, weights
 
 router = APIRouter()
 
@@ -50,22 +51,35 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 @router.get("/architectures", tags=["catalogues"], summary="Networks, and the weights on offer")
-def list_architectures() -> dict[str, Any]:
-    """With the ImageNet accuracy of the weights."""
-    return {"items": [_architecture(name) for name in ARCHITECTURES], "next": None}
+def list_architectures(services: ServicesOf) -> dict[str, Any]:
+    """With the ImageNet accuracy of the weights, and whether a file of them is here."""
+    return {"items": [_architecture(name, services) for name in ARCHITECTURES], "next": None}
 
 
 @router.get("/architectures/{name}", tags=["catalogues"], summary="One network, layer by layer")
-def show_architecture(name: str) -> dict[str, Any]:
+def show_architecture(name: str, services: ServicesOf) -> dict[str, Any]:
     """Kind, kernel, stride, padding, output shape, parameters and multiply-adds of each layer."""
     if name not in ARCHITECTURES:
         raise NotFound.of("architecture", name, ARCHITECTURES)
-    return _architecture(name) | _layers(name)
+    return _architecture(name, services) | _layers(name)
 
 
-def _architecture(name: str) -> dict[str, Any]:
+def _architecture(name: str, services: ServicesOf) -> dict[str, Any]:
     facts = ARCHITECTURES[name]
-    return asdict(facts) | {"weights": [asdict(w) for w in facts.weights] + [{"name": "none", "title": "from scratch"}]}
+    file = _local_file(name, services) if facts.weights else {}
+    offers = [{**asdict(w), **file} for w in facts.weights] + [{"name": "none", "title": "from scratch"}]
+    own = {"form": f"{CHECKPOINT_PREFIX}...", "title": f"the encoder of a {name} checkpoint of this service, by its id"}
+    return asdict(facts) | {"weights": offers, "checkpoint_weights": own}
+
+
+def _local_file(name: str, services: ServicesOf) -> dict[str, Any]:
+    """Whether the download is stood in for; `official`: by torchvision's own file."""
+    try:
+        found = weights.local_file(services.settings.data_dir, name)
+    except OSError:
+        found = None
+    known = {"sha256": found.sha256, "official": found.official} if found else {"sha256": None, "official": None}
+    return {"local_file": {"place": weights.place(name), "present": found is not None, **known}}
 
 
 @lru_cache

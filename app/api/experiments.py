@@ -11,10 +11,10 @@ from app.api.pagination import Cursor, Limit, Page
 from app.domain.checks import check_experiment
 from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
-from app.domain.lifecycle import ExperimentState
+from app.domain.lifecycle import ExperimentState, RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments, results, runs
+from app.storage import datasets, experiments, results, runs, weights
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
@@ -31,9 +31,11 @@ def submit(
 ) -> dict[str, Any]:
     """`{"dataset": "digits"}` is enough: ResNet-20 in all variants, three seeds, suite `quick`."""
     dataset = _usable_dataset(spec, services)
-    if problems := check_experiment(spec, dataset):
+    with services.database.reading() as session:
+        source = weights.find_source(session, spec, services.settings.data_dir)
+    if problems := check_experiment(spec, dataset, source):
         raise InvalidInput(problems)
-    planned = expand(spec, dataset, _trained(spec, dataset, services))
+    planned = expand(spec, dataset, _trained(spec, dataset, services), source)
     experiment_id = _store(spec, planned, services, idempotency_key)
     response.headers["Location"] = f"/experiments/{experiment_id}"
     return show(experiment_id, services)
@@ -60,7 +62,8 @@ def _trained(spec: ExperimentSpec, dataset: Dataset, services: Services) -> list
             run = runs.get(session, row.run_id)
             if fault := _unfit(row, run, dataset):
                 problems.append(Problem(f"/checkpoints/{index}", f"checkpoint {checkpoint_id} {fault}"))
-            found.append(PlannedRun(run.kind, run.spec))  # type: ignore[arg-type]  # the column is plain text
+            kind: RunKind = run.kind  # type: ignore[assignment]  # the column is plain text
+            found.append(PlannedRun(kind, run.spec, stored_as=run.share_key))
     if problems:
         raise InvalidInput(problems)
     return found
@@ -70,10 +73,21 @@ def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
     """Why the checkpoint cannot be evaluated on the data set, or None."""
     if row.dataset != dataset.name:
         return f"was trained on {row.dataset}, not on {dataset.name}"
+    if run.kind == "import":
+        return _unfit_import(row, dataset)
     if run.spec["dataset"]["fingerprint"] != dataset.fingerprint:
         return f"was trained on other images of {dataset.name} than those that are here now"
     if not row.final or run.state != "succeeded":
         return "is of the middle of a training; name the last one of its run"
+    return None
+
+
+def _unfit_import(row: Checkpoint, dataset: Dataset) -> str | None:
+    """On which images it was trained nobody here knows; that it takes these, and knows their classes, can be seen."""
+    if row.spec["classes"] != list(dataset.classes):
+        return f"was imported for other classes than {dataset.name} has now"
+    if row.spec["model"]["image_shape"] != list(dataset.shape):
+        return f"was imported for images of another shape than those of {dataset.name} have now"
     return None
 
 

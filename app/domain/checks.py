@@ -13,15 +13,21 @@ from app.domain.errors import Problem, suggestion
 from app.domain.plan import resolve_training
 from app.domain.recipes import RECIPES
 from app.domain.spec import AttackUse, EvaluationSpec, ExperimentSpec, TrainingSpec
+from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, SourceCheckpoint, WeightsSource
 
 MAX_RUNS = 2_000
 SMALLEST_SIDE, LARGEST_SIDE = 8, 1024  # of the images as they come
 LARGEST_EPS: dict[Norm, int] = {"linf": 1, "l2": 100}
 
 
-def check_experiment(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
-    """What does not fit together; empty where all is well."""
-    found = _check_count(spec) + _check_dataset(dataset) + _check_image_size(spec, dataset) + _check_training(spec)
+def check_experiment(
+    spec: ExperimentSpec, dataset: Dataset, source: WeightsSource = NO_SOURCE
+) -> list[Problem]:
+    """What does not fit together; empty where all is well. Where checkpoints are named, nothing is trained."""
+    found = _check_dataset(dataset)
+    if not spec.checkpoints:
+        found += _check_count(spec) + _check_image_size(spec, dataset) + _check_training(spec, source)
+        found += _check_source(spec, dataset, source.checkpoint) if source.checkpoint else []
     return list(dict.fromkeys(found + _check_evaluation(spec.evaluation, dataset)))  # each fault once
 
 
@@ -54,21 +60,36 @@ def _check_image_size(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
     ]
 
 
-def _check_training(spec: ExperimentSpec) -> list[Problem]:
+def _check_training(spec: ExperimentSpec, source: WeightsSource) -> list[Problem]:
     training, found = spec.training, []
     if training.recipe is not None and training.recipe not in RECIPES:
         detail = f"unknown recipe {training.recipe!r}{suggestion(training.recipe, RECIPES)}"
         return [Problem("/training/recipe", detail)]
-    if training.weights == "imagenet" and training.stem == "cifar":
+    if training.weights == IMAGENET and training.stem == "cifar":
         found.append(Problem("/training/stem", "ImageNet weights are for the stem 'imagenet'"))
     for name in spec.architectures:
         facts = ARCHITECTURES[name]
-        if training.weights != "none" and not facts.weights:
+        if training.weights == IMAGENET and not facts.weights:
             offers = [a.name for a in ARCHITECTURES.values() if a.weights]
             detail = f"{name} has no {training.weights} weights; use 'none', or one of {', '.join(offers)}"
             found.append(Problem("/training/weights", detail))
         found += _check_depths(training, name, facts.depths)
-    return found + _check_branch_at(spec)
+    return found + _check_branch_at(spec, source)
+
+
+def _check_source(spec: ExperimentSpec, dataset: Dataset, source: SourceCheckpoint) -> list[Problem]:
+    """Whether the encoder of a checkpoint can be the start of all that is asked for."""
+    found = []
+    if spec.architectures != [source.architecture]:
+        detail = f"checkpoint {source.id} is a {source.architecture}; name it alone in architectures"
+        found.append(Problem("/training/weights", detail))
+    if spec.training.stem not in (None, source.stem):
+        found.append(Problem("/training/stem", f"checkpoint {source.id} has the stem {source.stem!r}"))
+    if dataset.shape[0] not in (1, source.channels):
+        detail = (f"checkpoint {source.id} takes images of {source.channels} channel{'s'[: source.channels - 1]}; "
+                  f"those of {dataset.name} have {dataset.shape[0]}")
+        found.append(Problem("/training/weights", detail))
+    return found
 
 
 def _check_depths(training: TrainingSpec, name: str, depths: int) -> list[Problem]:
@@ -77,7 +98,7 @@ def _check_depths(training: TrainingSpec, name: str, depths: int) -> list[Proble
                if o.architecture in (None, name)]
     found = []
     for pointer, depth in places:
-        if depth and training.weights == "none":
+        if depth and training.weights == NO_WEIGHTS:
             detail = "freezing untrained weights makes no sense: use 0, or weights that are trained"
             found.append(Problem(pointer, detail))
         elif depth is not None and depth > depths:
@@ -85,11 +106,11 @@ def _check_depths(training: TrainingSpec, name: str, depths: int) -> list[Proble
     return found
 
 
-def _check_branch_at(spec: ExperimentSpec) -> list[Problem]:
+def _check_branch_at(spec: ExperimentSpec, source: WeightsSource) -> list[Problem]:
     found = []
     for name in spec.architectures:
         for variant in spec.variants:
-            cell = resolve_training(spec.training, name, variant)
+            cell = resolve_training(spec.training, name, variant, source)
             if cell.branch_at > cell.epochs:
                 detail = f"{name} {variant} trains {cell.epochs} epochs; branch at 1..{cell.epochs}"
                 found.append(Problem(_branch_at_pointer(spec.training, name, variant), detail))

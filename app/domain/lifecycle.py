@@ -11,7 +11,7 @@ from typing import Literal
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ExperimentState = Literal["queued", "running", "succeeded", "failed", "cancelled", "partial"]
-RunKind = Literal["train", "branch", "evaluate", "verify"]
+RunKind = Literal["train", "branch", "evaluate", "verify", "import"]  # import: stands for weights from elsewhere
 
 RUN_STATES: tuple[RunState, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
 EXPERIMENT_STATES: tuple[ExperimentState, ...] = (*RUN_STATES, "partial")

@@ -20,6 +20,7 @@ from app.domain.protocol import Protocol, digest
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
 from app.domain.subject import subject_of
+from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, WeightsSource
 
 VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on
 
@@ -28,7 +29,7 @@ VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is n
 class CellTraining:
     """Everything about the training of one cell (architecture x variant) of the table."""
 
-    weights: str
+    weights: dict[str, Any]  # which, as the run's specification says it
     stem: str
     image_size: int | None
     freeze_depth: int
@@ -43,21 +44,29 @@ class CellTraining:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to be; `depends_on` is the key of the run whose checkpoint it starts from."""
+    """A run to be; `depends_on` is the key of the run whose checkpoint it starts from.
+
+    `stored_as`: the share key of a run that is there already. One that was repeated afresh has another than its
+    specification's: its checkpoint must not be taken for the first one's.
+    """
 
     kind: RunKind
     spec: dict[str, Any]
     depends_on: str | None = None
+    stored_as: str | None = None
 
     @cached_property
     def key(self) -> str:
         """Names the specification: equal keys, equal results. (`subject` is only shown; `of` determines it.)"""
-        return digest({name: value for name, value in self.spec.items() if name != "subject"})
+        return self.stored_as or digest({name: value for name, value in self.spec.items() if name != "subject"})
 
 
-def resolve_training(training: TrainingSpec, architecture: str, variant: str) -> CellTraining:
+def resolve_training(
+    training: TrainingSpec, architecture: str, variant: str, source: WeightsSource = NO_SOURCE
+) -> CellTraining:
     """Defaults from the weights and the recipe, then the request, then the overrides that fit the cell."""
-    pretrained = training.weights != "none"
+    pretrained = training.weights != NO_WEIGHTS
+    stem, image_size = _usual_input(training, source)
     recipe = RECIPES[training.recipe or ("study" if pretrained else "default")]
     given: dict[str, Any] = {
         name: value
@@ -68,9 +77,9 @@ def resolve_training(training: TrainingSpec, architecture: str, variant: str) ->
     rate = given.get("learning_rate")
     epochs = given.get("epochs", recipe.continuous.epochs)
     return CellTraining(
-        weights=training.weights,
-        stem=training.stem or ("imagenet" if pretrained else "cifar"),
-        image_size=training.image_size or (224 if pretrained else None),
+        weights=source.identity(training.weights, architecture),
+        stem=training.stem or stem,
+        image_size=training.image_size or image_size,
         freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),
         epochs=epochs,
         branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
@@ -80,6 +89,13 @@ def resolve_training(training: TrainingSpec, architecture: str, variant: str) ->
         branch_rates=_rates(rate, recipe.branch.learning_rate, recipe.branch.decoder_learning_rate),
         recipe=recipe,
     )
+
+
+def _usual_input(training: TrainingSpec, source: WeightsSource) -> tuple[str, int | None]:
+    """Stem and image size (null: as the images come) where the request names none."""
+    if source.checkpoint is not None:
+        return source.checkpoint.stem, source.checkpoint.image_size
+    return ("imagenet", 224) if training.weights == IMAGENET else ("cifar", None)
 
 
 def _fits(override: Any, architecture: str, variant: str) -> bool:
@@ -114,15 +130,17 @@ def _default_eps(dataset: Dataset, evaluation: EvaluationSpec) -> set[Fraction]:
 
 
 def expand(
-    experiment: ExperimentSpec, dataset: Dataset, trained: Sequence[PlannedRun] = ()
+    experiment: ExperimentSpec, dataset: Dataset, trained: Sequence[PlannedRun] = (),
+    source: WeightsSource = NO_SOURCE,
 ) -> list[PlannedRun]:
     """All runs of the experiment, each after the one it depends on, none twice.
 
     `trained`: the finished runs behind `experiment.checkpoints`, which are evaluated instead of new ones.
+    `source`: what `experiment.training.weights` was found to be.
     """
     protocol = make_protocol(experiment.evaluation, dataset)
     runs: dict[str, PlannedRun] = {}
-    for cell in _cells(experiment, dataset) if not trained else ():
+    for cell in _cells(experiment, dataset, source) if not trained else ():
         evaluation = _evaluate_run(cell[-1], protocol)
         runs |= {run.key: run for run in (*cell, evaluation)}
     for run in trained:
@@ -131,13 +149,13 @@ def expand(
     return list(runs.values())
 
 
-def _cells(experiment: ExperimentSpec, dataset: Dataset) -> Iterator[list[PlannedRun]]:
+def _cells(experiment: ExperimentSpec, dataset: Dataset, source: WeightsSource) -> Iterator[list[PlannedRun]]:
     """The chain of trainings behind each checkpoint that the table shows: `[train]` or `[train, branch]`."""
     for architecture in experiment.architectures:
         for seed in experiment.seeds:
             for variant in experiment.variants:
-                training = resolve_training(experiment.training, architecture, variant)
-                kept = _kept_epochs(experiment, training, architecture)
+                training = resolve_training(experiment.training, architecture, variant, source)
+                kept = _kept_epochs(experiment, training, architecture, source)
                 parent = _train_run(dataset, architecture, seed, training, kept)
                 if variant not in SPIKING:
                     yield [parent]
@@ -146,9 +164,12 @@ def _cells(experiment: ExperimentSpec, dataset: Dataset) -> Iterator[list[Planne
                     yield [parent, _branch_run(parent, variant, branch_seed, training, experiment.decoder)]
 
 
-def _kept_epochs(experiment: ExperimentSpec, training: CellTraining, architecture: str) -> list[int]:
+def _kept_epochs(
+    experiment: ExperimentSpec, training: CellTraining, architecture: str, source: WeightsSource
+) -> list[int]:
     """After which epochs the parent's weights are kept, for all cells that branch from this very parent."""
-    cells = [resolve_training(experiment.training, architecture, v) for v in experiment.variants if v in SPIKING]
+    spiking = [v for v in experiment.variants if v in SPIKING]
+    cells = [resolve_training(experiment.training, architecture, v, source) for v in spiking]
     return sorted({c.branch_at for c in cells if c.branch_at < c.epochs and _parent_of(c) == _parent_of(training)})
 
 
@@ -162,7 +183,7 @@ def _train_run(
     spec = {
         "kind": "train", "dataset": _dataset_reference(dataset), "architecture": architecture, "variant": "default",
         "seed": seed, "epochs": training.epochs, "keep_epochs": kept_epochs,
-        "model": {"weights": training.weights, "stem": training.stem, "image_size": training.image_size},
+        "model": {**training.weights, "stem": training.stem, "image_size": training.image_size},
         "training": _training_dict(training, training.continuous_rates),
     }
     return PlannedRun("train", spec)

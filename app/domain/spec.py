@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.domain.architectures import VARIANTS, Variant
 from app.domain.attacks import Norm
 from app.domain.epsilon import parse_epsilon
+from app.domain.weights import ALLOWED, weights_name
 
 MAX_SEEDS = 100
 MAX_EPS = 50
@@ -49,6 +50,7 @@ Batch = Annotated[int, Field(ge=2, le=4096)]
 Depth = Annotated[int, Field(ge=0, le=4)]
 Radius = Annotated[float | Annotated[str, Field(max_length=100)], AfterValidator(_radius)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_text)]
+WeightsName = Annotated[str, Field(max_length=100), AfterValidator(_text), AfterValidator(weights_name)]
 
 
 class Override(Strict):
@@ -67,7 +69,7 @@ class Override(Strict):
 class TrainingSpec(Strict):
     """How the networks are trained; null: as the recipe and the weights have it."""
 
-    weights: Literal["imagenet", "none"] = "none"
+    weights: WeightsName = Field("none", description=f"{ALLOWED}, whose encoder is then the start")
     stem: Literal["imagenet", "cifar"] | None = None
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     freeze_depth: Depth | None = None
@@ -134,6 +136,7 @@ class ExperimentSpec(Strict):
     decoder: DecoderSpec = Field(default_factory=DecoderSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     checkpoints: Annotated[list[Name], Field(max_length=MAX_CHECKPOINTS), AfterValidator(_no_repeats)] = Field(
-        default_factory=list, description="existing ones to evaluate; then nothing is trained"
+        default_factory=list,
+        description="existing ones to evaluate; then nothing is trained, and of the rest only `evaluation` is read",
     )
     fresh: bool = Field(False, description="run everything anew, even what already succeeded")

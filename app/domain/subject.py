@@ -6,6 +6,7 @@ from typing import Any
 from app.domain.protocol import digest
 from app.domain.recipes import RECIPES, Phase
 from app.domain.spec import DecoderSpec
+from app.domain.weights import NO_WEIGHTS, weights_text
 
 # Names of settings as people write them in a table.
 _SHORT = {"learning_rate": "lr", "batch_size": "batch", "freeze_depth": "frozen", "image_size": "size"}
@@ -23,6 +24,8 @@ def subject_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def epochs_text(spec: Mapping[str, Any]) -> str:
     """`<X>` for a continuous model, `<X,Y>` for a branch of it: the study's notation."""
+    if spec["kind"] == "import":
+        return str(spec["epochs"])  # as declared
     if spec["kind"] == "branch":
         return f"<{spec['parent_epochs']},{spec['epochs']}>"
     return f"<{spec['epochs']}>"
@@ -30,21 +33,31 @@ def epochs_text(spec: Mapping[str, Any]) -> str:
 
 def group_of(spec: Mapping[str, Any]) -> str:
     """Names the cell of the table: equal for runs that differ in nothing but their seeds."""
-    ignored = {"seed", "branch_seed", "parent", "keep_epochs"}
+    ignored = {"seed", "branch_seed", "parent", "keep_epochs", "file_sha256"}
     return digest({name: value for name, value in spec.items() if name not in ignored})
 
 
 def settings_text(spec: Mapping[str, Any]) -> str:
     """What differs from the defaults and the recipe, so that two rows can be told apart: `"gain 1, lr 0.05"`."""
+    found = _unusual_decoder(spec)
+    if spec["kind"] == "import":
+        return ", ".join([spec["name"], *_listed(found | _unusual_size(spec))])
     recipe = RECIPES[spec["training"]["recipe"]]
     phase = recipe.branch if spec["kind"] == "branch" else recipe.continuous
-    usual = DecoderSpec().model_dump()
-    found = {name: value for name, value in spec.get("decoder", {}).items() if value != usual[name]}
     found |= _unusual_training(spec["training"], phase, recipe.batch_size)
     if spec["kind"] == "branch":
         parent = _unusual_training(spec["parent_training"], recipe.continuous, recipe.batch_size)
         found |= {f"parent {name}": value for name, value in parent.items() if found.get(name) != value}
-    return ", ".join(f"{_SHORT.get(name, name)} {_text(value)}" for name, value in (found | _weights(spec)).items())
+    return ", ".join(_listed(found | _weights(spec) | _unusual_size(spec)))
+
+
+def _listed(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{_SHORT.get(name, name)} {_text(value)}" for name, value in settings.items()]
+
+
+def _unusual_decoder(spec: Mapping[str, Any]) -> dict[str, Any]:
+    usual = DecoderSpec().model_dump()
+    return {name: value for name, value in spec.get("decoder", {}).items() if value != usual[name]}
 
 
 def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int) -> dict[str, Any]:
@@ -53,8 +66,12 @@ def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int
 
 
 def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:
-    model = spec["model"]
-    return {name: model[name] for name, usual in (("weights", "none"), ("image_size", None)) if model[name] != usual}
+    return {"weights": weights_text(spec["model"])} if spec["model"]["weights"] != NO_WEIGHTS else {}
+
+
+def _unusual_size(spec: Mapping[str, Any]) -> dict[str, Any]:
+    size = spec["model"]["image_size"]
+    return {"image_size": size} if size is not None else {}
 
 
 def _text(value: Any) -> str:

@@ -101,7 +101,7 @@ def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
 def _finished_parents(session: Session, planned: Sequence[PlannedRun]) -> dict[str, str]:
     """Runs that are not part of the plan but whose checkpoints it starts from: key -> id."""
     outside = {p.depends_on for p in planned if p.depends_on} - {p.key for p in planned}
-    found = select(Run.key, Run.id).where(Run.key.in_(outside), Run.state == "succeeded").order_by(Run.id)
+    found = select(Run.share_key, Run.id).where(Run.share_key.in_(outside), Run.state == "succeeded")
     return {str(key): str(run_id) for key, run_id in session.execute(found)} if outside else {}
 
 

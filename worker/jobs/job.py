@@ -11,7 +11,7 @@ import torch
 from app.domain.datasets import Dataset
 from app.domain.errors import JobError, NotFound, SpikeproofError
 from app.settings import Settings
-from app.storage import artifacts, datasets, results
+from app.storage import artifacts, datasets, results, weights
 from app.storage.engine import Database
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, Run
@@ -72,13 +72,35 @@ def open_checkpoint(job: Job, run_id: str | None, epoch: int | None = None) -> t
             row = results.checkpoint_of_run(session, run_id, epoch)
     except NotFound as error:
         raise JobError(error.detail) from error
+    return row, _load(job, row).to(job.device)
+
+
+def open_content(job: Job, sha256: str) -> tuple[Checkpoint, Classifier]:
+    """The row and the network, on the CPU, of a checkpoint by its file's content. Raises JobError."""
+    with job.database.reading() as session:
+        rows = weights.with_content(session, sha256)
+    if not rows:
+        raise JobError(f"no checkpoint here has the sha256 {sha256}")
+    present = [row for row in rows if (job.settings.data_dir / row.path).is_file()]
+    row = (present or rows)[0]
+    return row, _load(job, row)
+
+
+def _load(job: Job, row: Checkpoint) -> Classifier:
     path = job.settings.data_dir / row.path
     if not path.exists():
-        raise JobError(f'the file of checkpoint {row.id} is gone; train it again with "fresh": true')
-    if hashlib.sha256(path.read_bytes()).hexdigest() != row.sha256:
-        raise JobError(f"the file of checkpoint {row.id} is not the one that was trained: its sha256 differs")
+        raise JobError(f'the file of checkpoint {row.id} is gone; {_remedy(row)}')
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != row.sha256:
+        raise JobError(f"the file of checkpoint {row.id} is not the one that was published: its sha256 differs")
     try:
-        model, _ = checkpoint_file.load(path)
+        return checkpoint_file.load(path)[0]
     except checkpoint_file.CheckpointError as error:
-        raise JobError(f"checkpoint {row.id} cannot be read by this version: {error}") from error
-    return row, model.to(job.device)
+        detail = str(error).replace(str(path), "its file")
+        raise JobError(f"checkpoint {row.id} cannot be read by this version: {detail}") from error
+
+
+def _remedy(row: Checkpoint) -> str:
+    imported = row.spec.get("run", {}).get("kind") == "import"
+    return "import it again" if imported else 'train it again with "fresh": true'

@@ -10,7 +10,8 @@ import torch
 from app.domain.datasets import Augmentation
 from app.domain.errors import JobError
 from app.domain.subject import epochs_text
-from app.storage import artifacts, results, runs
+from app.domain.weights import CONTENT_PREFIX, IMAGENET
+from app.storage import artifacts, results, runs, weights
 from app.storage.identifiers import new_id
 from app.storage.tables import Checkpoint
 from models import checkpoint as checkpoint_file
@@ -21,7 +22,7 @@ from models.registry import Classifier, ModelSpec, branch, build
 from models.resnet import WeightsError, WeightsUnavailableError, load_imagenet_weights
 from worker.data import Arrays, Split
 from worker.data.splits import stratified_holdout
-from worker.jobs.job import Job, open_checkpoint, open_dataset
+from worker.jobs.job import Job, open_checkpoint, open_content, open_dataset
 from worker.training.loop import Config, EpochRecord, Hooks, State, batch_of, to_pixels, train
 from worker.training.resume import load_state, save_state
 from worker.training.seeding import derive_seed, generator
@@ -30,32 +31,57 @@ SPIKE_RATE_IMAGES = 256
 
 
 def run_train(job: Job) -> None:
-    """Trains a continuous network from scratch or from pretrained weights."""
+    """Trains a continuous network from scratch, from ImageNet weights, or from the encoder of a checkpoint."""
     arrays, dataset = open_dataset(job, **job.spec["dataset"])
+    name = job.spec["model"]["weights"]
+    source = None
+    if name == IMAGENET:  # then three channels, and ImageNet's mean and sd
+        model = _fresh(job, arrays, IMAGENET_MEAN, IMAGENET_STD)
+        _load_imagenet(job, model)
+    elif name.startswith(CONTENT_PREFIX):
+        source, found = open_content(job, name.removeprefix(CONTENT_PREFIX))
+        model = _fresh(job, arrays, found.spec.mean, found.spec.std)
+        _load_encoder(source, found, model)
+    else:
+        model = _fresh(job, arrays, arrays.mean, arrays.std)
+    _fit(job, model, arrays, dataset.augmentation, stream=f"train/{job.spec['seed']}", parent=source)
+
+
+def _fresh(job: Job, arrays: Arrays, mean: tuple[float, ...], std: tuple[float, ...]) -> Classifier:
     torch.manual_seed(derive_seed("init", job.spec["seed"]))
     wanted = job.spec["model"]
-    pretrained = wanted["weights"] == "imagenet"  # then three channels, and ImageNet's mean and sd
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if pretrained else (arrays.mean, arrays.std)
-    model = build(
+    return build(
         ModelSpec(
             job.spec["architecture"], "default", classes=len(arrays.classes), image_shape=arrays.shape,
             mean=mean, std=std, image_size=wanted["image_size"], stem=wanted["stem"],
         )
     )
-    if pretrained:
-        _load_imagenet(job, model)
-    _fit(job, model, arrays, dataset.augmentation, stream=f"train/{job.spec['seed']}", parent=None)
+
+
+def _load_encoder(source: Checkpoint, found: Classifier, model: Classifier) -> None:
+    try:
+        model.encoder.load_state_dict(found.encoder.state_dict())
+    except RuntimeError as error:
+        raise JobError(f"the encoder of checkpoint {source.id} does not fit: {error}") from error
 
 
 def _load_imagenet(job: Job, model: Classifier) -> None:
+    """From the local file that was there at submission, else as torchvision has it."""
     architecture = job.spec["architecture"]
-    local = job.settings.data_dir / "weights" / f"{architecture}.pth"
+    place = weights.place(architecture)
     try:
-        load_imagenet_weights(model.encoder, architecture, file=local if local.exists() else None)
+        local = weights.local_file(job.settings.data_dir, architecture)
+    except OSError as error:
+        raise JobError(f"{place} cannot be read: {error.strerror}") from error
+    own = None if local is None or local.official else local.sha256
+    if own != job.spec["model"].get("weights_sha256"):
+        raise JobError(f"{place} has changed since the experiment was submitted; submit it again")
+    try:
+        load_imagenet_weights(model.encoder, architecture, file=local.path if local else None)
     except WeightsUnavailableError as error:
-        raise JobError(f"{error} The file belongs at DATA_DIR/weights/{local.name}.") from error
+        raise JobError(f"{error} The file belongs at {place}.") from error
     except WeightsError as error:
-        raise JobError(str(error)) from error
+        raise JobError(str(error).replace(str(local.path), place) if local else str(error)) from error
 
 
 def run_branch(job: Job) -> None:
@@ -130,7 +156,8 @@ def _checkpoint_row(
     }
     metadata = {
         "run": job.spec, "metrics": metrics, "parent_sha256": parent.sha256 if parent else None,
-        "classes": list(arrays.classes), "data_sha256": arrays.sha256, "epochs": epochs_text(job.spec),
+        "classes": list(arrays.classes), "data_sha256": arrays.sha256,
+        "epochs": epochs_text({**job.spec, "epochs": last["epoch"]}),
         "code_version": version("spikeproof"),
     }
     path = job.folder / ("model.safetensors" if final else f"epoch-{last['epoch']}.safetensors")
