@@ -12,13 +12,15 @@ SPIKING: tuple[Variant, ...] = ("lif", "paralif")
 class Weights:
     """Pretrained weights on offer, with their ImageNet top-1 accuracy as a fraction.
 
-    `sha256_prefix`: how the sha256 of torchvision's own file begins.
+    `sha256_prefix`: how the sha256 of torchvision's own file begins. `resize`: the side, in pixels, to which
+    torchvision resizes before it crops the middle 224.
     """
 
     name: str
     title: str
     imagenet_accuracy: float
     sha256_prefix: str
+    resize: int
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("resnet20", "ResNet-20 for CIFAR", "He et al. 2016, arXiv:1512.03385, section 4.2", 3, 64, 8),
         Architecture(
             "resnet18", "ResNet-18", "He et al. 2016, arXiv:1512.03385", 4, 512, 8,
-            (Weights("imagenet", "torchvision ResNet18_Weights.IMAGENET1K_V1", 0.69758, "f37072fd"),),
+            (Weights("imagenet", "torchvision ResNet18_Weights.IMAGENET1K_V1", 0.69758, "f37072fd", 256),),
         ),
         Architecture(
             "resnet50", "ResNet-50", "He et al. 2016, arXiv:1512.03385", 4, 2048, 8,
-            (Weights("imagenet", "torchvision ResNet50_Weights.IMAGENET1K_V2", 0.80858, "11ad3fa6"),),
+            (Weights("imagenet", "torchvision ResNet50_Weights.IMAGENET1K_V2", 0.80858, "11ad3fa6", 232),),
         ),
     )
 }

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from app.domain.architectures import SPIKING
+from app.domain.architectures import ARCHITECTURES, SPIKING
 from app.domain.attacks import SUITES, Stage, find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
@@ -32,6 +32,7 @@ class CellTraining:
     weights: dict[str, Any]  # which, as the run's specification says it
     stem: str
     image_size: int | None
+    resize: int | None
     freeze_depth: int
     epochs: int
     branch_epochs: int
@@ -80,6 +81,7 @@ def resolve_training(
         weights=source.identity(training.weights, architecture),
         stem=training.stem or stem,
         image_size=training.image_size or image_size,
+        resize=_resize(training, source, recipe, architecture, training.image_size or image_size),
         freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),
         epochs=epochs,
         branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
@@ -96,6 +98,18 @@ def _usual_input(training: TrainingSpec, source: WeightsSource) -> tuple[str, in
     if source.checkpoint is not None:
         return source.checkpoint.stem, source.checkpoint.image_size
     return ("imagenet", 224) if training.weights == IMAGENET else ("cifar", None)
+
+
+def _resize(
+    training: TrainingSpec, source: WeightsSource, recipe: Recipe, architecture: str, image_size: int | None
+) -> int | None:
+    """The side to resize to before the middle is kept (null: no crop), in torchvision's proportion to 224."""
+    if source.checkpoint is not None and training.image_size is None:
+        return source.checkpoint.resize
+    offers = [offer for offer in ARCHITECTURES[architecture].weights if offer.name == training.weights]
+    if not recipe.center_crop or not offers or image_size is None:
+        return None
+    return round(image_size * offers[0].resize / 224)
 
 
 def _fits(override: Any, architecture: str, variant: str) -> bool:
@@ -183,7 +197,8 @@ def _train_run(
     spec = {
         "kind": "train", "dataset": _dataset_reference(dataset), "architecture": architecture, "variant": "default",
         "seed": seed, "epochs": training.epochs, "keep_epochs": kept_epochs,
-        "model": {**training.weights, "stem": training.stem, "image_size": training.image_size},
+        "model": {**training.weights, "stem": training.stem, "image_size": training.image_size,
+                  **({"resize": training.resize} if training.resize is not None else {})},
         "training": _training_dict(training, training.continuous_rates),
     }
     return PlannedRun("train", spec)

@@ -17,7 +17,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum; `augment`: random crop and mirror image as the data set allows."""
+    """SGD with momentum. `augment`: random crop and mirror image as the data set allows. `center_crop`: with
+    ImageNet weights, images are resized to more than the network takes and their middle is kept, as torchvision does.
+    """
 
     name: str
     version: int
@@ -31,6 +33,7 @@ class Recipe:
     weight_decay: float
     augment: bool
     randaugment_on: tuple[str, ...] = ()
+    center_crop: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
@@ -45,9 +48,9 @@ RECIPES: dict[str, Recipe] = {
             Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
         ),
         Recipe(
-            "study", 1, "as the study: plain SGD at a constant rate; RandAugment on CIFAR-100 only",
+            "study", 2, "as the study: plain SGD at a constant rate, torchvision's preprocessing, RandAugment on CIFAR-100",
             Phase(5, 0.001, 0.001), Phase(5, 0.001, 0.001), "constant", 64, 0.9, False, 1e-4, False,
-            randaugment_on=("cifar100",),
+            randaugment_on=("cifar100",), center_crop=True,
         ),
     )
 }

@@ -21,6 +21,7 @@ class SourceCheckpoint:
     stem: str
     image_size: int | None
     channels: int
+    resize: int | None = None
 
 
 @dataclass(frozen=True)

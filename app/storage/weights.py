@@ -87,7 +87,8 @@ def _source_checkpoint(session: Session, checkpoint_id: str, data_dir: Path) -> 
         raise InvalidInput([Problem(POINTER, f"the file of checkpoint {row.id} is gone; name another one")])
     model = row.spec["model"]
     return SourceCheckpoint(
-        row.id, row.sha256, row.architecture, model["stem"], model["image_size"], channels=len(model["mean"])
+        row.id, row.sha256, row.architecture, model["stem"], model["image_size"], channels=len(model["mean"]),
+        resize=model.get("resize"),
     )
 
 

@@ -53,7 +53,7 @@ def _fresh(job: Job, arrays: Arrays, mean: tuple[float, ...], std: tuple[float, 
     return build(
         ModelSpec(
             job.spec["architecture"], "default", classes=len(arrays.classes), image_shape=arrays.shape,
-            mean=mean, std=std, image_size=wanted["image_size"], stem=wanted["stem"],
+            mean=mean, std=std, image_size=wanted["image_size"], stem=wanted["stem"], resize=wanted.get("resize"),
         )
     )
 

@@ -202,6 +202,23 @@ def test_pretrained_weights_bring_the_studys_settings() -> None:
     assert (cell.image_size, cell.stem, cell.freeze_depth, cell.recipe.name) == (224, "imagenet", 3, "study")
 
 
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "recipe", "resize"),
+    [("resnet18", None, "study", 256), ("resnet50", None, "study", 232), ("resnet18", 64, "study", 73),
+     ("resnet18", None, "default", None)],
+)  # fmt: skip
+def test_the_studys_recipe_crops_the_middle_as_torchvision_does_for_its_weights(
+    architecture: str, image_size: int | None, recipe: str, resize: int | None
+) -> None:
+    training = {"weights": "imagenet", "recipe": recipe, "image_size": image_size}
+    runs = plan("cifar10", architectures=[architecture], training=training)
+    assert spec_of(runs, "train")["model"].get("resize") == resize
+
+
+def test_from_scratch_nothing_is_cropped() -> None:
+    assert "resize" not in spec_of(plan("cifar10", training={"recipe": "study"}), "train")["model"]
+
+
 def test_a_learning_rate_asked_for_is_that_of_the_head_too() -> None:
     spec = spec_of(plan(seeds=[0], training={"learning_rate": 0.5}, variants=["lif"]), "branch")
     assert (spec["training"]["learning_rate"], spec["training"]["decoder_learning_rate"]) == (0.5, 0.5)
