@@ -48,7 +48,7 @@ RECIPES: dict[str, Recipe] = {
             Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
         ),
         Recipe(
-            "study", 2, "as the study: plain SGD at a constant rate, torchvision's preprocessing, RandAugment on CIFAR-100",
+            "study", 2, "as the study: SGD at a constant rate, torchvision's preprocessing, RandAugment on CIFAR-100",
             Phase(5, 0.001, 0.001), Phase(5, 0.001, 0.001), "constant", 64, 0.9, False, 1e-4, False,
             randaugment_on=("cifar100",), center_crop=True,
         ),
