@@ -2,12 +2,12 @@
 
 import threading
 
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from app.domain.lifecycle import SHARED
 from app.storage import migrate
 from app.storage.engine import Database
-from app.storage.tables import Experiment, Table
+from app.storage.tables import Experiment, ImageRow, Run, Table
 
 
 def tables(database: Database) -> set[str]:
@@ -50,6 +50,23 @@ def test_an_upgrade_of_what_is_up_to_date_keeps_the_data(empty_database: Databas
     migrate.upgrade(empty_database)
     with empty_database.reading() as session:
         assert session.get_one(Experiment, "exp_1").spec == {"a": 1}
+
+
+def test_one_revision_down_and_up_again_keeps_runs_and_what_refers_to_them(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    row = {"eps": "8/255", "attack": "pgd", "correct_share": 0.0, "success": True, "norm": 0.03, "queries": 1}
+    with empty_database.writing() as session:
+        session.add(Run(id="run_1", kind="train", key="k", share_key="k", spec={"a": 1}, state="running", attempt=3))
+        session.flush()
+        session.add(ImageRow(run_id="run_1", image_id=7, gradients=20, **row))
+    migrate.downgrade(empty_database, "0001")
+    assert "announced_at" not in {column["name"] for column in inspect(empty_database.engine).get_columns("runs")}
+    migrate.upgrade(empty_database)
+    assert migrate.drift(empty_database) == []
+    with empty_database.reading() as session:
+        run = session.get_one(Run, "run_1")
+        assert (run.state, run.attempt, run.spec, run.announced_at) == ("running", 3, {"a": 1}, None)
+        assert session.scalar(select(ImageRow.gradients)) == 20
 
 
 def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None:
