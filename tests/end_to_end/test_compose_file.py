@@ -15,7 +15,9 @@ from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from app.cli import cli
-from app.settings import Settings
+from app.settings import Settings, this_host
+from app.storage.engine import Database, now_epoch
+from app.storage.tables import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_SECRETS = ROOT / "docker" / "make_secrets.py"
@@ -249,3 +251,33 @@ def test_secrets_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, MAKE_SECRETS, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"make_secrets\.py: .*database.*\n", done.stderr)
+
+
+# the worker's health check
+
+
+@pytest.mark.parametrize(
+    ("owner", "silent_for", "healthy"),
+    [("{host}:7:1", 0, True), ("{host}:7:1", 3600, False), ("{host}x:7:1", 0, False), (None, 0, False)],
+    ids=["alive", "silent for long", "of another machine", "none"],
+)
+def test_the_worker_is_healthy_while_one_of_this_machine_gives_signs_of_life(
+    database: Database, owner: str | None, silent_for: float, healthy: bool
+) -> None:
+    if owner is not None:
+        with database.writing() as session:
+            session.add(Worker(id=owner.format(host=this_host()), device="cpu", seen_at=now_epoch() - silent_for))
+    done = worker_alive(database.url)
+    assert (done.returncode == 0) == healthy
+    assert done.stderr == ("" if healthy else f"no worker of {this_host()} gave a sign of life lately\n")
+
+
+def test_a_worker_whose_database_is_away_is_not_healthy_and_says_no_password() -> None:
+    done = worker_alive("postgresql://spikeproof:hush@127.0.0.1:1/spikeproof")
+    assert (done.returncode, done.stderr) == (1, "the database cannot be reached (OperationalError)\n")
+
+
+def worker_alive(url: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SPIKEPROOF_DATABASE_URL": url}
+    command = [sys.executable, ROOT / "docker" / "worker_alive.py"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
