@@ -1,6 +1,7 @@
 """`spikeproof`: the command line. Each command loads only what it needs."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from app.domain.errors import SpikeproofError
 
 if TYPE_CHECKING:
     from app.client import Client
+    from app.launcher import Launcher
 
 cli = typer.Typer(
     name="spikeproof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -47,36 +49,39 @@ def _in_one_line(error: Exception) -> str | None:
 
 
 @cli.command()
-def serve(port: Port = None, host: Host = None) -> None:
-    """Start the embedded service: API and workers on SQLite, until Ctrl-C."""
-    from app.launcher import Launcher, install_signals
-    from app.logs import configure
+def serve(
+    port: Port = None,
+    host: Host = None,
+    api_only: Annotated[bool, typer.Option("--api-only", help="no workers: `spikeproof worker` starts them")] = False,
+) -> None:
+    """Start the service, API and workers, until Ctrl-C: embedded on SQLite unless the settings say otherwise."""
+    from app.launcher import Launcher
     from app.settings import settings
 
-    configure(json=settings().log_json)
     given = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
-    launcher = Launcher(settings().model_copy(update=given))
-    install_signals(launcher)
-    with launcher:
-        print(f"spikeproof is at {launcher.url}  (API: {launcher.url}/docs)", flush=True)
-        launcher.run()
+    launcher = Launcher(settings().model_copy(update=given), workers=not api_only)
+    _run(launcher, lambda: f"spikeproof is at {launcher.url}  (API: {launcher.url}/docs)")
 
 
 @cli.command()
 def worker() -> None:
-    """Start one more worker on the database and data folder of the settings, until Ctrl-C."""
-    import runpy
-
+    """Start workers on the database, broker and data folder of the settings, one a GPU, until Ctrl-C."""
+    from app.launcher import Launcher
     from app.settings import settings
-    from app.storage import migrate
-    from app.storage.engine import Database
 
-    settings().data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings().resolved_database_url)
-    migrate.upgrade(database)
-    database.close()
-    sys.argv = ["spikeproof-worker"]
-    runpy.run_module("worker.poll", run_name="__main__")
+    launcher = Launcher(settings(), api=False)
+    _run(launcher, lambda: f"spikeproof has {len(launcher.children)} worker(s) here, on {settings().data_dir}")
+
+
+def _run(launcher: "Launcher", started: Callable[[], str]) -> None:
+    from app.launcher import install_signals
+    from app.logs import configure
+
+    configure(json=launcher.settings.log_json)
+    install_signals(launcher)
+    with launcher:
+        print(started(), flush=True)
+        launcher.run()
 
 
 @cli.command()
@@ -165,9 +170,15 @@ def _class_text(entry: dict[str, Any]) -> str:
     return f"{entry['class']} {100 * entry['probability']:.1f}{spread} %"
 
 
-@cli.command()
-def datasets() -> None:
-    """List data sets; needs no running service."""
+datasets_cli = typer.Typer()
+cli.add_typer(datasets_cli, name="datasets")
+
+
+@datasets_cli.callback(invoke_without_command=True)
+def datasets(context: typer.Context) -> None:
+    """List data sets, or fetch them; needs no running service."""
+    if context.invoked_subcommand is not None:
+        return
     from app.domain.errors import Conflict
     from app.settings import settings
     from app.storage import datasets as local
@@ -183,6 +194,15 @@ def datasets() -> None:
         shape = "x".join(map(str, found.shape))
         rows.append([name, str(len(found.classes)), shape, size, "here" if found.present else "not here"])
     _print_table(["name", "classes", "shape", "train + test", ""], rows)
+
+
+@datasets_cli.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="data sets to download now, or `all`")]) -> None:
+    """Download data sets ahead of their first use; safe beside running workers."""
+    import runpy
+
+    sys.argv = ["spikeproof-fetch", *names]
+    runpy.run_module("worker.fetch", run_name="__main__")
 
 
 @cli.command()

@@ -25,6 +25,8 @@ def checks() -> Iterator[Check]:
     yield "processors", True, f"{os.cpu_count()} cores, {len(visible_gpus())} NVIDIA GPUs"
     yield _data_folder()
     yield _database()
+    if settings().broker_url:
+        yield _broker()
     present = [n for n in datasets.names(settings().data_dir) if _present(n)]
     yield "data sets", bool(present), f"{', '.join(present)} here"
 
@@ -57,6 +59,13 @@ def _database() -> Check:
     except (SQLAlchemyError, ImportError) as error:
         return "database", False, f"{type(error).__name__}: check SPIKEPROOF_DATABASE_URL"
     return "database", True, "SQLite" if database.is_sqlite else "PostgreSQL"
+
+
+def _broker() -> Check:
+    from app.broker import Doorbell
+
+    reachable = Doorbell(settings()).reachable()
+    return "broker", reachable, "Redis" if reachable else "cannot be reached: check SPIKEPROOF_BROKER_URL"
 
 
 def _present(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""The embedded service: one parent with children, the API and the workers.
+"""One parent with children: the API, the workers, or both, as in the embedded service.
 
-It restarts a child that dies, holds a lock on the data folder, runs the migrations once, and leaves no
-orphan: each child ends when it finds its parent gone.
+It restarts a child that dies, runs the migrations first, and leaves no orphan: each child ends when it finds
+its parent gone. With the API it holds a lock on the data folder.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from app.settings import Settings, this_host
 from app.storage import migrate, runs, workers
 from app.storage.engine import Database
 
+API = "api"
 STOP_MARGIN_SECONDS = 4.0  # beyond the grace that a worker gives its job
 _LOOK_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
@@ -59,29 +61,32 @@ class Launcher:
 
     settings: Settings
     output: IO[bytes] | None = None  # where the children print; None: as this process
+    api: bool = True
+    workers: bool = True
     children: list[Child] = field(default_factory=list)
     stopping: bool = False
 
     def __enter__(self) -> "Launcher":
         """Opens what must be there once, then starts the children."""
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_folder(self.settings.data_dir)
-        self._socket = _listen(self.settings.host, self.settings.port)
-        self._database = Database(self.settings.resolved_database_url)
-        migrate.upgrade(self._database)
-        self._take_back_from_the_dead()
-        self.children = [self._api(), *self._workers()]
-        for child in self.children:
-            self._start(child)
+        with ExitStack() as opened:  # what is open by then is closed where a later step fails
+            if self.api:
+                opened.enter_context(_lock_folder(self.settings.data_dir))
+                self._socket = opened.enter_context(_listen(self.settings.host, self.settings.port))
+            self._database = opened.enter_context(closing(Database(self.settings.resolved_database_url)))
+            migrate.upgrade(self._database)
+            self._take_back_from_the_dead()
+            self.children = [*([self._api()] if self.api else []), *(self._workers() if self.workers else [])]
+            for child in self.children:
+                self._start(child)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stops the children: workers let their jobs store what they have."""
         self.stopping = True
         self._stop_children()
-        self._database.close()
-        self._socket.close()
-        self._lock.close()
+        self._opened.close()
 
     @property
     def url(self) -> str:
@@ -134,14 +139,15 @@ class Launcher:
 
     def _api(self) -> Child:
         descriptor = self._socket.fileno()
-        return Child("api", [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], {})
+        return Child(API, [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], {})
 
     def _workers(self) -> list[Child]:
         gpus = visible_gpus()
         count = self.settings.workers or max(len(gpus), 1)
         threads = self.settings.threads_per_job or max(1, (os.cpu_count() or 1) // count)
         common = {"SPIKEPROOF_THREADS_PER_JOB": str(threads)}
-        command = [sys.executable, "-m", "worker.poll", str(os.getpid())]
+        module = "worker.tasks" if self.settings.broker_url else "worker.poll"
+        command = [sys.executable, "-m", module, str(os.getpid())]
         return [
             Child(f"worker {i}", command, common | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}))
             for i in range(count)
@@ -151,7 +157,7 @@ class Launcher:
         child.process = subprocess.Popen(
             child.command, env={**os.environ, **_environment(self.settings), **child.environment},
             stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
-            pass_fds=[self._socket.fileno()] if child.name == "api" else [],
+            pass_fds=[self._socket.fileno()] if child.name == API else [],
             start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the others in order
         )
         child.started = time.monotonic()

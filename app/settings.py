@@ -11,6 +11,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
+
 
 class Settings(BaseSettings):
     """All settings with their defaults; the README lists the same."""
@@ -19,9 +21,10 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("data"), description="checkpoints, logs, data sets, and the SQLite file")
     database_url: str = Field("", description="empty: SQLite in the data folder")
+    broker_url: str = Field("", description="empty: workers poll the database; else Celery on this Redis")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, description="0: any free port")
-    workers: int = Field(0, ge=0, le=64, description="worker processes of `serve`; 0: one a GPU, or one on the CPU")
+    workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, or one on the CPU")
     threads_per_job: int = Field(0, ge=0, le=256, description="torch threads of a job; 0: cores divided by workers")
     lease_seconds: float = Field(60.0, gt=0, description="silence after which a run is taken up by another worker")
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a worker renews its lease")
@@ -47,6 +50,14 @@ class Settings(BaseSettings):
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError("SPIKEPROOF_LEASE_SECONDS must be at least twice SPIKEPROOF_HEARTBEAT_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _broker_is_redis(self) -> Self:
+        """The only one whose ways of losing and doubling messages the queue was built for."""
+        if self.broker_url and not self.broker_url.startswith(tuple(f"{scheme}://" for scheme in BROKER_SCHEMES)):
+            allowed = ", ".join(f"{scheme}://..." for scheme in BROKER_SCHEMES)
+            raise ValueError(f"SPIKEPROOF_BROKER_URL must be one of {allowed}")
         return self
 
     @property

@@ -1,10 +1,14 @@
-"""Beside the API, not in the workers, which may all be busy: takes back runs whose worker fell silent."""
+"""Beside the API, not in the workers, which may all be busy: takes back runs whose worker fell silent, and
+tells the broker, where there is one, which runs wait."""
 
 import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.announcements import announce
+from app.broker import BrokerDown, Doorbell
 from app.logs import get_logger
+from app.settings import Settings
 from app.storage import runs, workers
 from app.storage.engine import Database
 
@@ -16,26 +20,49 @@ logger = get_logger(__name__)
 class Sweeper:
     """A thread that sweeps until closed. Several at once do no harm: each change is a compare-and-set."""
 
-    def __init__(self, database: Database, interval: float = INTERVAL_SECONDS) -> None:
-        self._database, self._interval = database, interval
-        self._closed = threading.Event()
+    def __init__(
+        self, database: Database, settings: Settings, doorbell: Doorbell | None, interval: float = INTERVAL_SECONDS
+    ) -> None:
+        self._database, self._settings, self._doorbell, self._interval = database, settings, doorbell, interval
+        self._closed = self._broker_down = False
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
         """Begins sweeping."""
         self._thread.start()
 
+    def wake(self) -> None:
+        """Sweeps now: runs have been added."""
+        self._woken.set()
+
     def close(self) -> None:
         """Ends after the sweep in hand."""
-        self._closed.set()
+        self._closed = True
+        self._woken.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed.wait(self._interval):
+        while not self._closed:
+            self._woken.wait(self._interval)
+            self._woken.clear()
             try:
-                sweep(self._database)
+                self._sweep()
             except SQLAlchemyError as error:  # the database may come back
                 logger.warning("sweep failed", error=str(error))
+
+    def _sweep(self) -> None:
+        sweep(self._database)
+        if self._doorbell is None:
+            return
+        try:
+            announce(self._database, self._doorbell, self._settings.lease_seconds)
+        except BrokerDown as error:
+            if not self._broker_down:  # said once
+                logger.warning("runs wait for the broker", error=str(error))
+            self._broker_down = True
+        else:
+            self._broker_down = False
 
 
 def sweep(database: Database) -> dict[str, int]:

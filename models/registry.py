@@ -35,7 +35,8 @@ class ModelSpec:
 
     image_shape: (channels, height, width) of the images as they come, pixels in [0, 1]. mean, std: one number a
     channel of the network's input; three for a grey image repeat its channel. image_size: side to resize to
-    inside the model, None for none. stem: "imagenet" or "cifar", of resnet18 and resnet50. decoder: None for the
+    inside the model, None for none. resize: shorter side before a crop of the middle to image_size, None for no
+    crop. stem: "imagenet" or "cifar", of resnet18 and resnet50. decoder: None for the
     default variant; the spiking ones take the default settings where it is None.
     """
 
@@ -48,6 +49,7 @@ class ModelSpec:
     image_size: int | None = None
     stem: str = "cifar"
     decoder: DecoderConfig | None = None
+    resize: int | None = None
 
     def __post_init__(self) -> None:
         refuse_unknown(self.architecture, allowed=ARCHITECTURES, what="architecture")
@@ -61,6 +63,7 @@ class ModelSpec:
         object.__setattr__(self, "decoder", None if self.variant == "default" else settings)
         _check_classes(self.classes)
         _check_images(self.image_shape, self.image_size)
+        _check_resize(self.resize, self.image_size)
         _check_channels(self.image_shape[0], self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +101,11 @@ def _check_images(shape: Sequence[int], size: int | None) -> None:
         raise ValueError(f"images must have sides of 8 to {LARGEST_IMAGE} pixels, got {sides}")
 
 
+def _check_resize(resize: int | None, image_size: int | None) -> None:
+    if resize is not None and (image_size is None or not _is_integer(resize, low=image_size, high=LARGEST_IMAGE)):
+        raise ValueError(f"resize must be image_size to {LARGEST_IMAGE} pixels, got {resize!r} for {image_size!r}")
+
+
 def _check_channels(channels: int, mean: Sequence[float], std: Sequence[float]) -> None:
     if len(mean) != len(std) or len(mean) not in {channels, 3} or (len(mean) != channels and channels != 1):
         raise ValueError(f"{channels} channels do not go with {len(mean)} means and {len(std)} stds")
@@ -128,7 +136,7 @@ class Classifier(nn.Module):
 
 def build(spec: ModelSpec) -> Classifier:
     """A freshly initialised network; the initial weights come from torch's global generator."""
-    normalize = Normalize(spec.mean, spec.std, image_size=spec.image_size)
+    normalize = Normalize(spec.mean, spec.std, image_size=spec.image_size, resize=spec.resize)
     if spec.architecture == "resnet20":
         encoder = resnet20_encoder(normalize)
     else:

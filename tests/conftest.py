@@ -1,7 +1,8 @@
 """What all tests share: a data folder, a migrated database of each kind, the real application over HTTP.
 
-PostgreSQL comes from SPIKEPROOF_TEST_DATABASE_URL (a fresh database is made there), else from a server of
-our own, started from the binaries of the machine. SPIKEPROOF_TEST_NO_SKIP=1 turns a skip into a failure.
+PostgreSQL comes from SPIKEPROOF_TEST_DATABASE_URL (a fresh database is made there), Redis from
+SPIKEPROOF_TEST_BROKER_URL, else from servers of our own, started from the binaries of the machine.
+SPIKEPROOF_TEST_NO_SKIP=1 turns a skip into a failure.
 """
 
 import os
@@ -20,6 +21,8 @@ from app.storage import migrate
 from app.storage.engine import Database
 from app.storage.tables import Table
 from tests.postgres_server import DatabaseServer, NoServer, find_or_start
+from tests.redis_server import NoServer as NoRedis
+from tests.redis_server import RedisServer, with_database
 from tests.service import make_settings, serving
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -66,6 +69,31 @@ def postgres_url(postgres_server: DatabaseServer) -> str:
     migrate.upgrade(database)
     database.close()
     return url
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[str]:
+    """A Redis for the services of this test process."""
+    if given := os.environ.get("SPIKEPROOF_TEST_BROKER_URL"):
+        yield with_database(given)
+        return
+    try:
+        server = RedisServer.own()
+    except NoRedis as error:
+        skip_or_fail(str(error))
+    with server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of one's own, to stop and to start."""
+    try:
+        server = RedisServer.own()
+    except NoRedis as error:
+        skip_or_fail(str(error))
+    with server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,8 @@ class Poller:
 
     def _beat(self) -> None:
         with self.database.writing() as session:
-            workers.beat(session, self.worker_id, device=self.device, run_id=None)
+            workers.beat(session, self.worker_id, device=self.device)
+            workers.works_on(session, self.worker_id, None)
 
 
 def main() -> int:

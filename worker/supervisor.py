@@ -98,7 +98,8 @@ def _watch(
 def _renew(fence: Fence, database: Database, settings: Settings, device: str) -> str:
     """Prolongs the lease; says what is wanted of the job: "go on", "stop", or "finished"."""
     with database.writing() as session:
-        workers.beat(session, fence.owner, device=device, run_id=fence.run_id)
+        workers.beat(session, fence.owner, device=device)
+        workers.works_on(session, fence.owner, fence.run_id)
         if runs.finished(session, fence):
             return "finished"
         return "stop" if runs.renew(session, fence, settings.lease_seconds) else "go on"

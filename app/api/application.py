@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs
 from app.api.dependencies import Services
+from app.broker import Doorbell
 from app.settings import Settings, settings
 from app.storage import migrate
 from app.storage.engine import Database
@@ -27,11 +28,11 @@ def create_application(config: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sweeper = Sweeper(app.state.services.database)
-        sweeper.start()
+        services: Services = app.state.services
+        services.sweeper.start()
         yield
-        await run_in_threadpool(sweeper.close)
-        app.state.services.database.close()
+        await run_in_threadpool(services.sweeper.close)
+        services.database.close()
 
     app = FastAPI(
         title="spikeproof", version=version("spikeproof"), lifespan=lifespan, responses={"4XX": _PROBLEM},
@@ -40,7 +41,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(config.resolved_database_url)
     migrate.upgrade(database)
-    app.state.services = Services(config, database)
+    doorbell = Doorbell(config) if config.broker_url else None
+    app.state.services = Services(config, database, Sweeper(database, config, doorbell), doorbell)
     app.add_middleware(_BodyLimit, uploads=config.max_upload_mib * 2**20)
     app.middleware("http")(_finish)
     errors.install(app)

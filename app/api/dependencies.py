@@ -5,9 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
+from app.sweeper import Sweeper
 
 
 @dataclass
@@ -16,6 +18,8 @@ class Services:
 
     settings: Settings
     database: Database
+    sweeper: Sweeper
+    doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
 
 

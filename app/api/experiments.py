@@ -9,7 +9,7 @@ from app.api import views
 from app.api.dependencies import Services, ServicesOf
 from app.api.pagination import Cursor, Limit, Page
 from app.domain.checks import check_experiment
-from app.domain.datasets import Dataset, how_to_get
+from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState
 from app.domain.plan import PlannedRun, expand
@@ -40,13 +40,11 @@ def submit(
 
 
 def _usable_dataset(spec: ExperimentSpec, services: Services) -> Dataset:
+    """One that is not here yet is downloaded by the first job that needs it."""
     try:
-        dataset = datasets.find(spec.dataset, services.settings.data_dir)
+        return datasets.find(spec.dataset, services.settings.data_dir)
     except (NotFound, Conflict) as error:
         raise InvalidInput([Problem("/dataset", error.detail)]) from error
-    if not dataset.present:
-        raise InvalidInput([Problem("/dataset", how_to_get(spec.dataset))])
-    return dataset
 
 
 def _trained(spec: ExperimentSpec, dataset: Dataset, services: Services) -> list[PlannedRun]:
@@ -81,9 +79,11 @@ def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
 
 def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
     with services.database.writing() as session:
-        return experiments.create(
+        experiment_id = experiments.create(
             session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
         ).id
+    services.sweeper.wake()
+    return experiment_id
 
 
 @router.get("", response_model=Page, summary="Newest first")

@@ -23,7 +23,7 @@ def healthz() -> dict[str, str]:
 @router.get("/readyz", summary="Ready", response_model=dict[str, Any],
             responses={503: {"content": {errors.MEDIA_TYPE: {}}, "description": "names what is down"}})
 def readyz(request: Request, services: ServicesOf) -> Response:
-    """The database and a live worker can be reached."""
+    """The database, the broker where there is one, and a live worker can be reached."""
     checks = _checks(services)
     if all(checks.values()):
         return JSONResponse({"status": "ok", "checks": checks})
@@ -32,9 +32,11 @@ def readyz(request: Request, services: ServicesOf) -> Response:
 
 
 def _checks(services: Services) -> dict[str, bool]:
+    broker = {} if services.doorbell is None else {"broker": services.doorbell.reachable()}
     try:
         with services.database.reading() as session:
             session.execute(select(1))
-            return {"database": True, "worker": workers.alive(session, services.settings.lease_seconds) > 0}
+            alive = workers.alive(session, services.settings.lease_seconds) > 0
+            return {"database": True, **broker, "worker": alive}
     except SQLAlchemyError:
-        return {"database": False, "worker": False}
+        return {"database": False, **broker, "worker": False}

@@ -43,6 +43,7 @@ def retry(run_id: str, services: ServicesOf) -> dict[str, Any]:
     """A new attempt, of what it depends on too, going on from what is stored."""
     with services.database.writing() as session:
         runs.retry(session, run_id)
+    services.sweeper.wake()
     return show(run_id, services)
 
 

@@ -1,7 +1,8 @@
-"""Facts about the data sets: official class order, shapes, licences, default radii, augmentation.
+"""Facts about the data sets: official class order, shapes, licences, default radii, augmentation, files.
 
-Anything else is an image folder `DATA_DIR/datasets/NAME/{train,test}/CLASS/*.png|jpg`; a folder with
-a known name stands in for the download and keeps the official class order.
+A published data set is downloaded when first used. Anything else is an image folder
+`DATA_DIR/datasets/NAME/{train,test}/CLASS/*.png|jpg`; a folder with a known name stands in for the
+download and keeps the official class order.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,13 @@ class DatasetFacts:
     headline: dict[Norm, str]
     augmentation: Augmentation
     built_in: bool = False  # ships with a dependency; needs no folder
+    # Below DATA_DIR/downloads/NAME, as torchvision lays them: all files of any one of these are enough.
+    downloads: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether its images can be fetched."""
+        return bool(self.downloads)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,21 @@ pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray roa
 shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
 television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"""
 _FASHION = "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
+_KUZUSHIJI = "o ki su tsu na ha ma ya re wo"
+
+# Strokes of a pen withstand more than photographs: .3 is customary (Madry et al. 2018, arXiv:1706.06083).
+STROKES_EPS: dict[Norm, tuple[str, ...]] = {"linf": ("0.1", "0.2", "0.3"), "l2": ("2",)}
+STROKES_HEADLINE: dict[Norm, str] = {"linf": "0.3", "l2": "2"}
+
+
+def _cifar_files(folder: str, archive: str, files: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(f"{folder}/{file}" for file in files.split()), (archive,)
+
+
+def _mnist_files(folder: str) -> tuple[tuple[str, ...], ...]:
+    parts = [f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    return tuple(f"{folder}/raw/{part}" for part in parts), tuple(f"{folder}/raw/{part}.gz" for part in parts)
+
 
 KNOWN: dict[str, DatasetFacts] = {
     facts.name: facts
@@ -92,17 +115,38 @@ KNOWN: dict[str, DatasetFacts] = {
             "cifar10", "CIFAR-10", tuple(_CIFAR10.split()), (3, 32, 32), 50_000, 10_000,
             "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
             NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+            downloads=_cifar_files(
+                "cifar-10-batches-py", "cifar-10-python.tar.gz",
+                "data_batch_1 data_batch_2 data_batch_3 data_batch_4 data_batch_5 test_batch batches.meta",
+            ),
         ),
         DatasetFacts(
             "cifar100", "CIFAR-100", tuple(_CIFAR100.split()), (3, 32, 32), 50_000, 10_000,
             "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
             NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+            downloads=_cifar_files("cifar-100-python", "cifar-100-python.tar.gz", "train test meta"),
+        ),
+        DatasetFacts(
+            "svhn", "SVHN, cropped house numbers", tuple("0123456789"), (3, 32, 32), 73_257, 26_032,
+            "non-commercial use only", "Netzer et al. 2011, Reading Digits in Natural Images, ufldl.stanford.edu",
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=False),
+            downloads=(("train_32x32.mat", "test_32x32.mat"),),
         ),
         DatasetFacts(
             "fashion-mnist", "Fashion-MNIST", tuple(_FASHION.split()), (1, 28, 28), 60_000, 10_000,
             "MIT", "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747",
             {"linf": ("8/255", "16/255", "26/255"), "l2": ("0.5",)}, {"linf": "26/255", "l2": "0.5"},
-            Augmentation(2, flip=True),
+            Augmentation(2, flip=True), downloads=_mnist_files("FashionMNIST"),
+        ),
+        DatasetFacts(
+            "mnist", "MNIST", tuple("0123456789"), (1, 28, 28), 60_000, 10_000,
+            "CC BY-SA 3.0", "LeCun, Cortes, Burges 1998, The MNIST database of handwritten digits",
+            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), downloads=_mnist_files("MNIST"),
+        ),
+        DatasetFacts(
+            "kmnist", "Kuzushiji-MNIST", tuple(_KUZUSHIJI.split()), (1, 28, 28), 60_000, 10_000,
+            "CC BY-SA 4.0", "Clanuwat et al. 2018, arXiv:1812.01718; Center for Open Data in the Humanities",
+            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), downloads=_mnist_files("KMNIST"),
         ),
     )
 }
@@ -132,9 +176,33 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
+def download_folder(name: str, data_dir: Path) -> Path:
+    """Where the published files of a data set lie, fetched or laid there by hand."""
+    return data_dir / "downloads" / name
+
+
+def official_fingerprint(name: str) -> str:
+    """Of the published images; the number counts ways of reading them."""
+    return f"{name}-official-1"
+
+
+def decoded_folder(name: str, fingerprint: str, data_dir: Path) -> Path:
+    """Where the images lie as arrays, once a worker has decoded them."""
+    return data_dir / "cache" / "datasets" / f"{name}-{fingerprint.removeprefix(f'{name}-')[:16]}"
+
+
+def is_decoded(folder: Path) -> bool:
+    """Whether a `decoded_folder` is here; it appears whole."""
+    return (folder / "info.json").exists()
+
+
+def folder_layout(name: str) -> str:
+    """How to lay out images of one's own."""
+    return f"DATA_DIR/datasets/{name}/{{train,test}}/CLASS/*.png (or .jpg)"
+
+
 def how_to_get(name: str) -> str:
-    """What to do about a known data set that is not here."""
-    return (
-        f"the images of {name} are not here; lay them out as DATA_DIR/datasets/{name}/"
-        "{train,test}/CLASS/*.png (or .jpg)"
-    )
+    """What to do about a data set that is not here."""
+    if name in KNOWN and KNOWN[name].downloadable:
+        return f"not here yet: downloaded when first used, or now by `spikeproof datasets fetch {name}`"
+    return f"the images of {name} are not here; lay them out as {folder_layout(name)}"

@@ -5,7 +5,8 @@
     DATA_DIR/runs/RUN_ID/blocks/0003-2.npz              block 3 of an evaluation, by attempt 2
     DATA_DIR/runs/RUN_ID/log.txt                        what its processes printed
     DATA_DIR/datasets/NAME/{train,test}/CLASS/*         data sets of one's own
-    DATA_DIR/cache/datasets/...                         the same, decoded once
+    DATA_DIR/downloads/NAME/...                         files of published data sets
+    DATA_DIR/cache/datasets/...                         both, decoded once
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Which data sets are here: the built-in one, and the folders below `DATA_DIR/datasets`.
+"""Which data sets are here: the built-in one, the downloads, and the folders below `DATA_DIR/datasets`.
 
 Only names, counts and one image header are read; pixels are the workers' business.
 """
@@ -10,7 +10,17 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from app.domain.datasets import KNOWN, Dataset, class_order, image_files
+from app.domain.datasets import (
+    KNOWN,
+    Dataset,
+    DatasetFacts,
+    class_order,
+    decoded_folder,
+    download_folder,
+    image_files,
+    is_decoded,
+    official_fingerprint,
+)
 from app.domain.errors import Conflict, NotFound
 
 SPLITS = ("train", "test")
@@ -25,7 +35,7 @@ def names(data_dir: Path) -> list[str]:
 
 
 def find(name: str, data_dir: Path) -> Dataset:
-    """The data set as it is here now; `present` is false for a known one whose images are not.
+    """The data set as it is here now; `present` is false for a known one that is to be downloaded first.
 
     Raises NotFound for an unknown name, Conflict for a folder that cannot be used, saying why.
     """
@@ -39,8 +49,17 @@ def find(name: str, data_dir: Path) -> Dataset:
         return _describe(name, folder, _stamps(name, folder))
     assert facts is not None
     return Dataset(
-        name, facts.classes, facts.shape, facts.train_size, facts.test_size, "", facts, present=False
+        name, facts.classes, facts.shape, facts.train_size, facts.test_size, official_fingerprint(name), facts,
+        present=_is_downloaded(facts, data_dir),
     )
+
+
+def _is_downloaded(facts: DatasetFacts, data_dir: Path) -> bool:
+    """By name alone; whether the files are whole is seen when they are read."""
+    folder = download_folder(facts.name, data_dir)
+    if any(all((folder / file).is_file() for file in files) for files in facts.downloads):
+        return True
+    return is_decoded(decoded_folder(facts.name, official_fingerprint(facts.name), data_dir))
 
 
 def class_folders(name: str, folder: Path) -> tuple[str, ...]:

@@ -30,6 +30,15 @@ class Fence:
     attempt: int
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A run that waits for a worker; `repeated`: the broker has been told before."""
+
+    run_id: str
+    kind: str
+    repeated: bool
+
+
 def get(session: Session, run_id: str) -> Run:
     """The run. Raises NotFound."""
     run = session.get(Run, run_id)
@@ -62,18 +71,39 @@ def _ready() -> Select[Run]:
         .outerjoin(parent, Run.depends_on == parent.id)
         .where(Run.state == "queued", or_(Run.depends_on.is_(None), parent.state == "succeeded"))
         .order_by(Run.priority.desc(), Run.id)
-        .limit(1)
     )
 
 
 def any_ready(session: Session) -> bool:
     """Whether a claim would find something, without a lock."""
-    return session.scalars(_ready()).first() is not None
+    return session.scalars(_ready().limit(1)).first() is not None
 
 
-def claim(session: Session, owner: str, lease_seconds: float) -> Run | None:
-    """Takes the next run whose dependency has succeeded, or returns None."""
-    run = session.scalars(_ready().with_for_update(of=Run, skip_locked=True)).first()
+def to_announce(session: Session, every_seconds: float) -> list[Waiting]:
+    """Ready runs that the broker was not told of lately, the most urgent first."""
+    due = or_(Run.announced_at.is_(None), Run.announced_at < now_epoch() - every_seconds)
+    found = session.execute(_ready().where(due).with_only_columns(Run.id, Run.kind, Run.announced_at))
+    return [Waiting(run_id, kind, repeated=at is not None) for run_id, kind, at in found]
+
+
+def count_ready(session: Session) -> int:
+    """How many runs wait for nothing but a worker."""
+    return session.scalar(select(func.count()).select_from(_ready().subquery())) or 0
+
+
+def announced(session: Session, run_ids: Sequence[str]) -> None:
+    """The broker has been told of these."""
+    told = update(Run).where(Run.id.in_(run_ids), Run.state == "queued").values(announced_at=now_epoch())
+    session.execute(told, execution_options={"synchronize_session": False})
+
+
+def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
+    """Takes the next run whose dependency has succeeded, or just `run_id`; None where another was faster."""
+    if run_id is None:
+        wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=True)
+    else:  # whoever holds the row may be only marking it: wait, else its one message would be for nothing
+        wanted = _ready().where(Run.id == run_id).with_for_update(of=Run)
+    run = session.scalars(wanted).first()
     if run is None:
         return None
     taken = update(Run).where(Run.id == run.id, Run.state == "queued", Run.attempt == run.attempt)
@@ -148,7 +178,7 @@ def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: b
         return "failed"
     _change(
         session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None,
-        error=_storable(reason),
+        announced_at=None, error=_storable(reason),
     )
     return "queued"
 
@@ -217,7 +247,7 @@ def _requeue(session: Session, run: Run) -> None:
     if other := session.scalar(taken):
         raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
     run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
-    run.cancel_requested_at = run.started_at = run.finished_at = run.owner = None
+    run.cancel_requested_at = run.started_at = run.finished_at = run.announced_at = run.owner = None
 
 
 def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:

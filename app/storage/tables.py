@@ -67,6 +67,7 @@ class Run(Table):
     cancel_requested_at: Mapped[float | None]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    announced_at: Mapped[float | None]  # when a broker was last told that it waits; without one, never
     progress: Mapped[float] = mapped_column(Double, default=0.0)
     phase: Mapped[str | None] = mapped_column(String(200))
     error: Mapped[str | None] = mapped_column(Text)

@@ -1,18 +1,23 @@
 """Which worker processes live."""
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.storage.engine import now_epoch
 from app.storage.tables import Worker
 
 
-def beat(session: Session, worker_id: str, *, device: str, run_id: str | None) -> None:
-    """A sign of life."""
-    seen = update(Worker).where(Worker.id == worker_id).values(seen_at=now_epoch(), run_id=run_id)
-    if session.execute(seen).rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE's result has it
-        session.add(Worker(id=worker_id, device=device, run_id=run_id))
-        session.flush()
+def beat(session: Session, worker_id: str, *, device: str) -> None:
+    """A sign of life. A worker's processes may give it at once."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    here = insert(Worker).values(id=worker_id, device=device)
+    session.execute(here.on_conflict_do_update(index_elements=[Worker.id], set_={"seen_at": now_epoch()}))
+
+
+def works_on(session: Session, worker_id: str, run_id: str | None) -> None:
+    """What the worker is busy with; None: nothing."""
+    session.execute(update(Worker).where(Worker.id == worker_id).values(run_id=run_id))
 
 
 def leave(session: Session, worker_prefix: str) -> None:
@@ -24,6 +29,12 @@ def alive(session: Session, within_seconds: float) -> int:
     """How many workers gave a sign of life lately."""
     recent = select(func.count()).select_from(Worker).where(Worker.seen_at > now_epoch() - within_seconds)
     return session.scalar(recent) or 0
+
+
+def any_on_gpu(session: Session, within_seconds: float) -> bool:
+    """Whether a worker with a GPU gave a sign of life lately."""
+    on_gpu = select(Worker.id).where(Worker.seen_at > now_epoch() - within_seconds, Worker.device == "cuda")
+    return session.scalar(on_gpu.limit(1)) is not None
 
 
 def any_silent(session: Session, seconds: float) -> bool:

@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "app.processes": {"app.processes"},
     "app.storage": {"app.storage", "app.domain", "app.settings", "migrations"},
     "app.broker": {"app.broker", "app.settings"},
+    "app.announcements": {"app.announcements", "app.broker", "app.storage"},
     "app.inference": {"app.inference", "app.domain", "app.storage", "models"},
     "app.reports": {"app.reports", "app.domain"},
     "app.dashboard": {"app.dashboard", "app.reports", "app.domain"},
     "app": {"app", "models", "migrations"},
     **{room: {*SCIENCE, "models", "app.domain"} for room in SCIENCE},
-    "worker": {"worker", "models", "app.domain", "app.storage", "app.settings", "app.broker", "app.logs",
-               "app.processes"},
+    "worker": {"worker", "models", "app.domain", "app.storage", "app.settings", "app.broker", "app.announcements",
+               "app.logs", "app.processes"},
     "migrations": {"migrations", "app.storage"},
 }  # fmt: skip
 HEAVY = ("torch", "torchvision", "sqlalchemy", "fastapi", "starlette", "celery", "redis", "httpx")

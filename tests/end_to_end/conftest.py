@@ -1,11 +1,13 @@
-"""The service as a user starts it: `spikeproof serve` in a process of its own, with real workers and jobs."""
+"""The service as a user starts it: `spikeproof serve` in a process of its own, with real workers and jobs.
+
+Every test that asks for a service runs on both back ends."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.client import Client
+from tests.postgres_server import DatabaseServer
 
 START_SECONDS = 60
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
@@ -24,6 +27,7 @@ class Service:
 
     data_dir: Path
     settings: dict[str, str] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
     url: str = ""
     clients: list[Client] = field(default_factory=list)
@@ -33,7 +37,7 @@ class Service:
                        "SPIKEPROOF_HEARTBEAT_SECONDS": "1", "SPIKEPROOF_LEASE_SECONDS": "10", **self.settings}
         with (self.data_dir / "service.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--port", "0"], env=environment, text=True,
+                [sys.executable, "-m", "app.cli", "serve", "--port", "0", *self.options], env=environment, text=True,
                 stdout=subprocess.PIPE, stderr=log, cwd=self.data_dir,
             )
         assert self.process.stdout is not None
@@ -42,6 +46,10 @@ class Service:
         self.url = next(word for word in line.split() if word.startswith("http://"))
         wait_for(lambda: self.client().healthy(), START_SECONDS)
         return self
+
+    @property
+    def worker_module(self) -> str:
+        return "worker.tasks" if "SPIKEPROOF_BROKER_URL" in self.settings else "worker.poll"
 
     def client(self) -> Client:
         self.clients.append(Client(self.url))
@@ -92,13 +100,27 @@ def processes(*words: str) -> list[int]:
     return found
 
 
+@pytest.fixture(params=["embedded", "lab"])
+def back_end(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Settings of both back ends: SQLite with workers that poll, PostgreSQL with Celery workers on Redis."""
+    if request.param == "embedded":
+        yield {}
+        return
+    server: DatabaseServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield {"database_url": url.replace("postgresql+psycopg", "postgresql"),
+           "broker_url": request.getfixturevalue("broker_url")}
+    server.drop_database(url)
+
+
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts services; whatever they leave is ended after the test."""
+def make_service(tmp_path: Path, back_end: dict[str, str]) -> Iterator[Callable[..., Service]]:
+    """Starts services on either back end; whatever they leave is ended after the test."""
     started: list[Service] = []
 
-    def make(**settings: str) -> Service:
-        service = Service(tmp_path, {f"SPIKEPROOF_{k.upper()}": v for k, v in settings.items()})
+    def make(serve_options: Sequence[str] = (), **settings: str) -> Service:
+        given = {**back_end, **settings}
+        service = Service(tmp_path, {f"SPIKEPROOF_{k.upper()}": v for k, v in given.items()}, [*serve_options])
         started.append(service.start())
         return service
 

@@ -58,7 +58,7 @@ def test_a_killed_worker_takes_its_job_with_it_and_another_goes_on(service: Serv
     experiment = client.submit({**TRAINING, "variants": ["default"]})
     run = run_of(experiment, "train")
     wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
-    job, worker = _job_pid(run["id"]), processes("worker.poll", str(service.process.pid))[0]
+    job, worker = _job_pid(run["id"]), min(processes(service.worker_module, str(service.process.pid)))
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: job not in processes("worker.run_job", run["id"]), 5)
     experiment = client.wait(experiment["id"])
@@ -73,7 +73,7 @@ def test_a_killed_service_leaves_no_orphan_and_the_next_one_finishes(service: Se
     wait_for(lambda: _epochs_done(client, run["id"]) >= 1)
     parent = str(service.process.pid)
     service.kill()
-    wait_for(lambda: not processes("worker.run_job", run["id"]) and not processes("worker.poll", parent), 20)
+    wait_for(lambda: not processes("worker.run_job", run["id"]) and not processes(service.worker_module, parent), 20)
     wait_for(lambda: not any(_parent(pid) == 1 for pid in processes("app.api.server")), 10)
     service.start()
     client = service.client()

@@ -17,6 +17,7 @@ def _spec(variants: list[str], **decoder: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("back_end", ["embedded"], indirect=True)  # what is shown here is the training
 def test_three_variants_learn_a_folder_and_none_withstands_8_255(make_service, real_data, tmp_path) -> None:
     export = [sys.executable, str(real_data / "export.py"), "cifar10", str(tmp_path / "datasets")]
     subprocess.run([*export, "--train", "4000", "--test", "500"], check=True, capture_output=True)

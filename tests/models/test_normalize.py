@@ -46,3 +46,20 @@ def test_what_does_not_fit_is_refused():
         Normalize((0.5,) * 3, (0.2,) * 3)(torch.rand(1, 2, 8, 8))
     with pytest.raises(ValueError, match="mean and std"):
         Normalize((0.5,), (0.0,))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 28), (300, 401)])
+@pytest.mark.parametrize("architecture", ["ResNet18_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2"])
+def test_a_crop_of_the_middle_is_torchvisions_own_preprocessing(architecture, height, width):
+    from torchvision.models import get_weight
+
+    theirs = get_weight(architecture).transforms()
+    ours = Normalize(theirs.mean, theirs.std, image_size=theirs.crop_size[0], resize=theirs.resize_size[0])
+    pixels = torch.rand(2, 3, height, width)
+    torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-5, rtol=0)
+
+
+def test_a_crop_without_a_size_or_larger_than_the_image_is_refused():
+    for image_size, resize in ((None, 32), (64, 32)):
+        with pytest.raises(ValueError, match="crop"):
+            Normalize((0.5,), (0.2,), image_size=image_size, resize=resize)

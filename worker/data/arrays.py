@@ -1,6 +1,7 @@
 """A data set as memory-mapped uint8 arrays, decoded once a machine and named by its content.
 
-Several workers may decode at once: each writes a folder of its own, the first rename wins.
+Several workers may decode at once: each writes a folder of its own, the first rename wins. A published
+data set is fetched and decoded by one of them while the others wait.
 """
 
 import hashlib
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.domain.datasets import how_to_get, image_files
+from app.domain.datasets import KNOWN, decoded_folder, download_folder, how_to_get, image_files, is_decoded
 from app.domain.errors import JobError
 from worker.data.digits import read_digits
 from worker.data.folder import read_split
+from worker.data.official import exclusive, read_official
 
 SPLITS = ("train", "test")
 Reader = Callable[[], dict[str, tuple[np.ndarray, np.ndarray]]]
@@ -55,27 +57,39 @@ class Arrays:
 
 def load(
     name: str, fingerprint: str, classes: Sequence[str], shape: tuple[int, int, int], data_dir: Path,
-    progress: Callable[[float], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Arrays:
-    """The data set, decoded now if no worker has done so yet.
+    """The data set, downloaded and decoded now if no worker has done so yet; `tell` hears what goes on.
 
-    Raises JobError when its images are not here, cannot be read or differ in size.
+    From its folder where it has one, else built in, else as published. Raises JobError when its images
+    are not here and cannot be had, cannot be read or differ in size.
     """
-    folder = data_dir / "cache" / "datasets" / f"{name}-{fingerprint[:16]}"
+    folder = decoded_folder(name, fingerprint, data_dir)
     source = data_dir / "datasets" / name
+    facts = KNOWN.get(name)
     stamp = _stamp(source, classes)
-    if not (folder / "info.json").exists():
-        _materialise(folder, classes, stamp, lambda: _read(name, source, classes, shape, progress))
+    if is_decoded(folder):
+        return _open(name, folder, stamp)
+    if source.is_dir():
+        _materialise(folder, classes, stamp, lambda: _read_folder(source, classes, shape, tell))
+    elif name == "digits":
+        _materialise(folder, classes, stamp, read_digits)
+    elif facts is not None and facts.downloadable:
+        downloads = download_folder(name, data_dir)
+        with exclusive(downloads, tell):
+            if not is_decoded(folder):  # by the process that was waited for
+                _materialise(folder, classes, stamp, lambda: read_official(facts, downloads, tell))
+    else:
+        raise JobError(how_to_get(name))
     return _open(name, folder, stamp)
 
 
-def _read(
-    name: str, source: Path, classes: Sequence[str], shape: tuple[int, int, int], progress: Callable[[float], None]
+def _read_folder(
+    source: Path, classes: Sequence[str], shape: tuple[int, int, int], tell: Callable[[str], None]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    if name == "digits":
-        return read_digits()
-    if not source.is_dir():
-        raise JobError(how_to_get(name))
+    def progress(share: float) -> None:
+        tell(f"decoding images, {share:.0%}")
+
     return {split: read_split(source / split, classes, shape, progress) for split in SPLITS}
 
 

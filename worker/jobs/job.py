@@ -49,7 +49,8 @@ class Job:
 
 
 def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset]:
-    """The images the run was submitted for. Raises JobError when they are gone or have changed."""
+    """The images the run was submitted for, downloaded if need be. Raises JobError when they are gone, have
+    changed, or cannot be had."""
     try:
         dataset = datasets.find(name, job.settings.data_dir)
     except SpikeproofError as error:
@@ -58,7 +59,7 @@ def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset
         raise JobError(f"the images of {name} have changed since the experiment was submitted; submit it again")
     arrays = load(
         dataset.name, dataset.fingerprint, dataset.classes, dataset.shape, job.settings.data_dir,
-        lambda share: job.progress.report(0.0, f"decoding images, {share:.0%}"),
+        lambda phase: job.progress.report(0.0, phase),
     )
     return arrays, dataset
 

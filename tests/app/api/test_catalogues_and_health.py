@@ -26,10 +26,11 @@ PATHS = {
 
 def test_data_sets_are_listed_with_what_is_here(sqlite_api: httpx.Client) -> None:
     items = {d["name"]: d for d in sqlite_api.get("/datasets").json()["items"]}
-    assert set(items) == {"cifar10", "cifar100", "digits", "fashion-mnist"}
+    assert set(items) == {"cifar10", "cifar100", "digits", "fashion-mnist", "kmnist", "mnist", "svhn"}
     assert items["digits"]["present"]
+    assert items["digits"]["problem"] is None
     assert not items["cifar10"]["present"]
-    assert "DATA_DIR/datasets/cifar10" in items["cifar10"]["problem"]
+    assert "downloaded when first used, or now by `spikeproof datasets fetch cifar10`" in items["cifar10"]["problem"]
 
 
 def test_a_data_set_is_shown_with_classes_shape_sizes_licence_and_radii(sqlite_api: httpx.Client) -> None:
@@ -91,11 +92,11 @@ def test_the_process_is_alive(sqlite_api: httpx.Client) -> None:
 def test_the_service_is_ready_only_while_a_worker_lives(api: httpx.Client, queue, problem_of) -> None:
     problem = problem_of(api.get("/readyz"), 503)
     assert problem["checks"] == {"database": True, "worker": False}
-    queue.do(workers.beat, "host:1:1", device="cpu", run_id=None)
+    queue.do(workers.beat, "host:1:1", device="cpu")
     assert api.get("/readyz").json() == {"status": "ok", "checks": {"database": True, "worker": True}}
     queue.do(lambda s: s.execute(update(Worker).values(seen_at=now_epoch() - 3600)))
     assert api.get("/readyz").status_code == 503
-    queue.do(workers.beat, "host:1:1", device="cpu", run_id="run_1")
+    queue.do(workers.beat, "host:1:1", device="cpu")
     assert api.get("/readyz").status_code == 200
     queue.do(workers.leave, "host:1:")
     assert api.get("/readyz").headers["retry-after"] == "5"

@@ -3,11 +3,13 @@
 import re
 import threading
 import time
+from fractions import Fraction
 from typing import Any
 
 import httpx
 import pytest
 
+from app.domain.epsilon import format_epsilon
 from app.storage import results, runs
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -49,6 +51,32 @@ def test_the_whole_body_of_the_contract_is_taken_and_shown_as_it_was_sent(api: h
     assert experiment["spec"]["evaluation"]["eps"] == FULL["evaluation"]["eps"]
     assert experiment["run_count"] == 6 + 12 + 18
     assert {r["epochs"] for r in experiment["runs"]} == {"<5>", "<5,5>", "<5,20>"}
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion-mnist", "kmnist", "mnist", "svhn"])
+def test_a_published_data_set_that_is_not_here_yet_is_taken_with_its_radii(api: httpx.Client, name: str) -> None:
+    shown = api.get(f"/datasets/{name}").json()
+    assert not shown["present"]
+    response = api.post("/experiments", json={"dataset": name, "variants": ["default"], "seeds": [0]})
+    assert response.status_code == 202
+    [evaluation] = [r for r in response.json()["runs"] if r["kind"] == "evaluate"]
+    protocol = api.get(f"/runs/{evaluation['id']}").json()["spec"]["protocol"]
+    assert [format_epsilon(Fraction(e)) for e in protocol["eps"]] == shown["eps"]["linf"]
+    assert shown["headline_eps"]["linf"] in shown["eps"]["linf"]
+    assert protocol["images"] == 1000
+    assert api.get("/leaderboard", params={"dataset": name}).json()["rows"] == []
+
+
+def test_no_more_images_are_attacked_than_a_data_set_to_come_will_have(api: httpx.Client) -> None:
+    body = {"dataset": "svhn", "variants": ["default"], "seeds": [0], "evaluation": {"images": 100_000}}
+    [evaluation] = [r for r in api.post("/experiments", json=body).json()["runs"] if r["kind"] == "evaluate"]
+    assert api.get(f"/runs/{evaluation['id']}").json()["spec"]["protocol"]["images"] == 26_032
+
+
+def test_a_data_set_to_come_is_checked_by_its_facts(api: httpx.Client, problem_of) -> None:
+    body = {"dataset": "mnist", "training": {"weights": "imagenet"}}
+    problem = problem_of(api.post("/experiments", json=body), 422)
+    assert problem["errors"][0]["pointer"] == "/training/weights"
 
 
 def test_a_repeat_with_the_same_key_answers_the_same_experiment(api: httpx.Client) -> None:

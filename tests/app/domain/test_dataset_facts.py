@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.datasets import KNOWN, NATURAL_EPS, Dataset, class_order, image_files
+from app.domain.datasets import (
+    KNOWN,
+    NATURAL_EPS,
+    Dataset,
+    class_order,
+    decoded_folder,
+    image_files,
+    official_fingerprint,
+)
 from app.domain.epsilon import parse_epsilon
 
 
@@ -21,16 +29,27 @@ def test_folders_that_are_not_the_official_classes_are_named() -> None:
         class_order("cifar10", ["plane", *KNOWN["cifar10"].classes[1:]])
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"), [("cifar10", 10), ("cifar100", 100), ("fashion-mnist", 10), ("digits", 10)]
-)
-def test_the_facts_hold_together(name: str, classes: int) -> None:
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_the_facts_hold_together(name: str) -> None:
     facts = KNOWN[name]
-    assert len(facts.classes) == len(set(facts.classes)) == classes
+    assert len(facts.classes) == len(set(facts.classes)) == (100 if name == "cifar100" else 10)
+    assert facts.licence
+    assert facts.downloadable != facts.built_in
     for norm, radii in facts.eps.items():
         parsed = [parse_epsilon(e) for e in radii]
         assert parsed == sorted(set(parsed))
         assert parse_epsilon(facts.headline[norm]) in parsed
+
+
+def test_characters_are_never_mirrored() -> None:
+    mirrored = {name for name, facts in KNOWN.items() if facts.augmentation.flip}
+    assert mirrored == {"cifar10", "cifar100", "fashion-mnist"}
+
+
+def test_two_versions_of_one_reader_are_decoded_to_two_places() -> None:
+    first = decoded_folder("fashion-mnist", official_fingerprint("fashion-mnist"), Path())
+    assert first.name == "fashion-mnist-official-1"
+    assert decoded_folder("fashion-mnist", "fashion-mnist-official-2", Path()) != first
 
 
 def test_a_folder_of_ones_own_is_attacked_as_natural_images_are() -> None:

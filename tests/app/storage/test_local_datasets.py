@@ -45,6 +45,43 @@ def test_a_folder_with_a_known_name_has_the_official_order_and_stands_in_for_the
     assert (found.train_size, found.test_size) == (10, 10)
 
 
+@pytest.mark.parametrize("name", sorted(n for n, facts in KNOWN.items() if facts.downloadable))
+def test_a_published_data_set_is_known_by_its_facts_before_it_is_here(data_dir: Path, name: str) -> None:
+    found = datasets.find(name, data_dir)
+    assert not found.present
+    assert found.fingerprint == f"{name}-official-1"
+    facts = KNOWN[name]
+    assert (found.shape, found.train_size, found.test_size) == (facts.shape, facts.train_size, facts.test_size)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, facts in KNOWN.items() if facts.downloadable))
+def test_any_of_the_published_layouts_makes_it_present_but_no_part_of_one(tmp_path: Path, name: str) -> None:
+    for number, files in enumerate(KNOWN[name].downloads):
+        data_dir = tmp_path / str(number)
+        assert not datasets.find(name, data_dir).present
+        for file in files:
+            assert not datasets.find(name, data_dir).present
+            path = data_dir / "downloads" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        assert datasets.find(name, data_dir).present
+
+
+def test_a_decoded_data_set_is_present_without_its_files(data_dir: Path) -> None:
+    folder = data_dir / "cache" / "datasets" / "svhn-official-1"
+    folder.mkdir(parents=True)
+    assert not datasets.find("svhn", data_dir).present
+    (folder / "info.json").touch()
+    assert datasets.find("svhn", data_dir).present
+    assert not datasets.find("mnist", data_dir).present
+
+
+def test_a_folder_has_another_fingerprint_than_the_published_images(data_dir: Path) -> None:
+    before = datasets.find("cifar10", data_dir).fingerprint
+    make(data_dir, "cifar10", KNOWN["cifar10"].classes, count=1)
+    assert datasets.find("cifar10", data_dir).fingerprint != before
+
+
 def test_digits_need_no_folder(data_dir: Path) -> None:
     assert datasets.find("digits", data_dir).present
 
