@@ -1,4 +1,6 @@
-"""The only reader of the environment. Every setting is `SPIKEPROOF_<NAME>`, also from `.env`."""
+"""The only reader of the environment. Every setting is `SPIKEPROOF_<NAME>`, also from `.env`; or, where that is not
+set, the content of the file that `SPIKEPROOF_<NAME>_FILE` names.
+"""
 
 import os
 import socket
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 
@@ -36,6 +38,15 @@ class Settings(BaseSettings):
     url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
     api_key: str = Field("", description="sent by the command line")
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first that knows a setting wins."""
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, _from_named_files())
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_seconds < 2 * self.heartbeat_seconds:
@@ -62,6 +73,18 @@ class Settings(BaseSettings):
     def threads(self) -> int:
         """Torch threads of one job process."""
         return self.threads_per_job or max(1, (os.cpu_count() or 1) // max(1, self.workers))
+
+
+def _from_named_files() -> dict[str, str]:
+    """Settings kept in files, as containers are given secrets. Raises OSError where one cannot be read, or is empty."""
+    found = {}
+    for name in Settings.model_fields:
+        variable = f"SPIKEPROOF_{name.upper()}_FILE"
+        if path := os.environ.get(variable):
+            found[name] = Path(path).read_text().strip()
+            if not found[name]:
+                raise OSError(f"{path} is empty, and {variable} names it")
+    return found
 
 
 def this_host() -> str:
