@@ -126,10 +126,10 @@ def _sound(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _origin(run: Mapping[str, Any]) -> str | None:
-    """A name for a training of another service, the same for all its seeds: `"default 1a2b3c4d"`."""
+    """A name for a training of another service, the same for all its seeds: `"study recipe 1a2b3c4d"`."""
     try:
         recipe = str(run["training"]["recipe"])
-        return str(_sound({"name": f"{recipe[:60]} {group_of(run)[:SHORT]}"})["name"])
+        return str(_sound({"name": f"{recipe[:60]} recipe {group_of(run)[:SHORT]}"})["name"])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
