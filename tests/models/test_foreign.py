@@ -78,7 +78,7 @@ def test_another_number_of_classes_is_told_as_such(spec, tmp_path, variant):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_numbers_that_are_not_finite_as_float32_are_refused(spec, state, tmp_path, value):
-    state["decoder.linear.bias"] = torch.full((10,), value, dtype=torch.float64)
+    state["decoder.linear.bias"] = torch.tensor([0.0] * 9 + [value], dtype=torch.float64)
     assert faults(spec(), state, tmp_path / "file") == ["1 tensor not finite: decoder.linear.bias"]
 
 
