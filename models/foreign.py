@@ -104,10 +104,10 @@ def _unpickled(path: Path, *, allowed: bool) -> Tensors:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ForeignWeightsError([
-            "the file is a pickle of more than tensors, which could run code when opened, so it was not; save "
-            "model.state_dict() alone"
+            "the file is a damaged pickle, or one of more than tensors, which could run code when opened, so it was "
+            "not; save model.state_dict() alone"
         ]) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
+    except Exception as error:  # what unpickling something else ends in is anyone's guess
         raise ForeignWeightsError(["the file is neither safetensors nor a PyTorch file that can be read"]) from error
     state = _state_in(content)
     types = {name: _TYPES.get(value.dtype, str(value.dtype)) for name, value in state.items()}

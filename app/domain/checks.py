@@ -86,8 +86,7 @@ def _check_source(spec: ExperimentSpec, dataset: Dataset, source: SourceCheckpoi
     if spec.training.stem not in (None, source.stem):
         found.append(Problem("/training/stem", f"checkpoint {source.id} has the stem {source.stem!r}"))
     if dataset.shape[0] not in (1, source.channels):
-        detail = (f"checkpoint {source.id} takes images of {source.channels} channel{'s'[: source.channels - 1]}; "
-                  f"those of {dataset.name} have {dataset.shape[0]}")
+        detail = f"checkpoint {source.id} takes grey images; those of {dataset.name} have {dataset.shape[0]} channels"
         found.append(Problem("/training/weights", detail))
     return found
 

@@ -55,8 +55,12 @@ class Declared(BaseModel):
         None, description="of each input channel, pixels in 0..1: comma separated or JSON; else 0: no normalisation"
     )
     std: Numbers | None = Field(None, description="like `mean`; else 1")
-    seed: Seed | None = Field(None, description="0 where nothing is said; rows of one name are averaged over seeds")
-    name: Name | None = Field(None, description="label of its rows; else the beginning of the file's sha256")
+    seed: Seed | None = Field(None, description="0 where nothing is said; one name, several seeds: one row, averaged")
+    name: Name | None = Field(
+        None,
+        description="label of its row, in which a later file of one name and seed takes the place of an earlier one;"
+        " else the beginning of the file's sha256",
+    )
     epochs: Epochs | None = Field(None, description="how long it was trained: `<200>`, or `<5,5>` for a branch")
     decoder: Annotated[DecoderSpec, BeforeValidator(_json)] | None = Field(
         None, description="settings of a spiking decoder, as JSON"
@@ -126,10 +130,10 @@ def _sound(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _origin(run: Mapping[str, Any]) -> str | None:
-    """A name for a training of another service, the same for all its seeds: `"default 1a2b3c4d"`."""
+    """A name for a training of another service, the same for all its seeds: `"study recipe 1a2b3c4d"`."""
     try:
         recipe = str(run["training"]["recipe"])
-        return str(_sound({"name": f"{recipe[:60]} {group_of(run)[:SHORT]}"})["name"])
+        return str(_sound({"name": f"{recipe[:60]} recipe {group_of(run)[:SHORT]}"})["name"])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
 

@@ -159,14 +159,13 @@ def _declared_spec(said: Declared, dataset: Dataset, channels: int, width: int) 
 def _input_faults(said: Declared, dataset: Dataset, channels: int) -> list[Problem]:
     found = []
     allowed = {1, 3} if dataset.shape[0] == 1 else {dataset.shape[0]}  # a grey image fills three channels alike
+    taken = f"the first convolution takes {channels} channel{'s' if channels > 1 else ''}"
     if channels not in allowed:
-        detail = f"the first convolution takes {channels} channels; images of {dataset.name} have {dataset.shape[0]}"
-        return [Problem(FILE, detail)]
+        return [Problem(FILE, f"{taken}; images of {dataset.name} have {dataset.shape[0]}")]
     for name in ("mean", "std"):
         given = getattr(said, name)
         if given is not None and len(given) != channels:
-            detail = f"has {len(given)} numbers; the first convolution takes {channels} channels"
-            found.append(Problem(f"/{name}", detail))
+            found.append(Problem(f"/{name}", f"has {len(given)} numbers; {taken}"))
     if said.std is not None and min(said.std) <= 0:
         found.append(Problem("/std", "must be greater than 0"))
     if said.decoder is not None and said.variant in (None, "default"):

@@ -1,6 +1,8 @@
 """Files in the data folder. Written beside, fsynced, then renamed; the database has relative paths.
 
     DATA_DIR/runs/RUN_ID/attempt-2/model.safetensors   published by the last write of the attempt
+    DATA_DIR/runs/RUN_ID/model.safetensors             the same of a run that stands for weights from elsewhere
+    DATA_DIR/weights/resnet50.pth                       pretrained weights, in place of the download
     DATA_DIR/runs/RUN_ID/resume.pt                      where training goes on after a crash
     DATA_DIR/runs/RUN_ID/blocks/0003-2.npz              block 3 of an evaluation, by attempt 2
     DATA_DIR/runs/RUN_ID/log.txt                        what its processes printed

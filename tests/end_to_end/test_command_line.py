@@ -14,8 +14,9 @@ SPEC = {"dataset": "digits", "name": "by hand", "seeds": [0], "variants": ["para
         "evaluation": {"images": 20, "eps": ["32/255"]}}
 
 
-def spikeproof(*words: str, url: str = "http://127.0.0.1:1", data_dir: str = ".", **options):
-    environment = {**os.environ, "SPIKEPROOF_URL": url, "SPIKEPROOF_DATA_DIR": data_dir, "COLUMNS": "200"}
+def spikeproof(*words: str, url: str = "http://127.0.0.1:1", data_dir: str = ".", settings=None, **options):
+    environment = {**os.environ, "SPIKEPROOF_URL": url, "SPIKEPROOF_DATA_DIR": data_dir, "COLUMNS": "200",
+                   **(settings or {})}
     command = [sys.executable, "-m", "app.cli", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False, **options)
 

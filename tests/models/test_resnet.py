@@ -64,8 +64,9 @@ def test_weights_of_the_wrong_network_are_refused(spec, weights_file):
 def test_files_that_are_not_weights_are_refused(spec, tmp_path):
     encoder = build(spec("resnet18", stem="imagenet")).encoder
     (tmp_path / "text").write_text("not weights")
+    (tmp_path / "opcodes").write_text("something else")
     torch.save([1, 2], tmp_path / "list")
-    for name in ("text", "list"):
+    for name in ("text", "opcodes", "list"):
         with pytest.raises(WeightsError):
             load_imagenet_weights(encoder, "resnet18", file=tmp_path / name)
     with pytest.raises(WeightsUnavailableError, match="cannot read"):

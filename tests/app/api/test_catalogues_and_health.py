@@ -19,8 +19,9 @@ PATHS = {
     "/runs/{run_id}/retry": {"post"}, "/runs/{run_id}/images": {"get"}, "/runs/{run_id}/adversarial.npz": {"get"},
     "/leaderboard": {"get"}, "/leaderboard/matrix": {"get"}, "/datasets": {"get"}, "/datasets/{name}": {"get"},
     "/architectures": {"get"}, "/architectures/{name}": {"get"}, "/attacks": {"get"}, "/suites": {"get"},
-    "/checkpoints": {"get"}, "/checkpoints/{checkpoint_id}": {"get"}, "/checkpoints/{checkpoint_id}/file": {"get"},
-    "/checkpoints/{checkpoint_id}/predict": {"post"}, "/healthz": {"get"}, "/readyz": {"get"},
+    "/checkpoints": {"get", "post"}, "/checkpoints/{checkpoint_id}": {"get"},
+    "/checkpoints/{checkpoint_id}/file": {"get"}, "/checkpoints/{checkpoint_id}/predict": {"post"},
+    "/healthz": {"get"}, "/readyz": {"get"},
 }  # fmt: skip
 
 

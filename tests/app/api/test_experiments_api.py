@@ -4,10 +4,13 @@ import re
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from app.domain.epsilon import format_epsilon
 from app.storage import results, runs
@@ -271,3 +274,31 @@ def test_a_checkpoint_that_cannot_be_evaluated_is_refused(
     problem = problem_of(api.post("/experiments", json={"dataset": "digits", "checkpoints": [checkpoint]}), 422)
     assert problem["errors"][0]["pointer"] == "/checkpoints/0"
     assert told in problem["errors"][0]["detail"]
+
+
+def test_the_checkpoint_of_a_repeated_run_is_evaluated_itself_not_the_first_one(api: httpx.Client, queue) -> None:
+    evaluation = {"images": 50}
+    for fresh in (False, True):
+        api.post("/experiments", json={**SMALL, "fresh": fresh, "evaluation": evaluation})
+        queue.work_off()
+    second, first = api.get("/checkpoints").json()["items"]
+    body = {"dataset": "digits", "checkpoints": [first["id"], second["id"]], "evaluation": evaluation}
+    runs = api.post("/experiments", json=body).json()["runs"]
+    assert [(r["depends_on"], r["reused"]) for r in runs] == [(first["run_id"], True), (second["run_id"], False)]
+
+
+def test_a_checkpoint_named_twice_or_of_another_data_set_is_refused(api: httpx.Client, queue, problem_of) -> None:
+    checkpoint = queue.trained()
+    twice = problem_of(api.post("/experiments", json={"dataset": "digits", "checkpoints": [checkpoint] * 2}), 422)
+    assert [(e["pointer"], "twice" in e["detail"]) for e in twice["errors"]] == [("/checkpoints", True)]
+    lay_out_pairs(queue.data_dir / "datasets" / "other")
+    other = problem_of(api.post("/experiments", json={"dataset": "other", "checkpoints": [checkpoint, "ckpt_0"]}), 422)
+    assert [e["pointer"] for e in other["errors"]] == ["/checkpoints/0", "/checkpoints/1"]
+    assert "was trained on digits, not on other" in other["errors"][0]["detail"]
+
+
+def lay_out_pairs(folder: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (folder / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / split / name / "0.png")

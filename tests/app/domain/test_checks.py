@@ -5,6 +5,7 @@ import pytest
 from app.domain.checks import check_experiment
 from app.domain.datasets import KNOWN, Dataset
 from app.domain.spec import ExperimentSpec
+from app.domain.weights import SourceCheckpoint, WeightsSource
 
 
 def dataset(name: str = "cifar10", **changes: Any) -> Dataset:
@@ -83,3 +84,43 @@ def test_images_that_no_network_takes_are_refused_before_anything_is_queued(
 def test_every_fault_is_told_at_once() -> None:
     found = problems(training={"freeze_depth": 2, "epochs": 1, "branch_at": 2}, evaluation={"suite": "no", "eps": [9]})
     assert set(found) == {"/training/freeze_depth", "/training/branch_at", "/evaluation/suite", "/evaluation/eps/0"}
+
+
+def faults_from(where: Dataset, training: dict[str, Any] | None = None, **given: Any) -> dict[str, str]:
+    """What is wrong with a start from a ResNet-20 checkpoint."""
+    usual = {"id": "ckpt_1", "sha256": "0" * 64, "architecture": "resnet20", "stem": "cifar", "image_size": None,
+             "channels": 3}  # fmt: skip
+    body = given.pop("body", {})
+    spec = ExperimentSpec.model_validate({"dataset": "cifar10", "training": {"weights": "ckpt_1", **(training or {})},
+                                          **body})
+    source = WeightsSource(checkpoint=SourceCheckpoint(**{**usual, **given}))
+    return {p.pointer: p.detail for p in check_experiment(spec, where, source)}
+
+
+def test_the_encoder_of_a_checkpoint_fits_where_architecture_stem_and_channels_do() -> None:
+    grey = dataset("digits")
+    assert faults_from(dataset()) == faults_from(grey) == faults_from(grey, channels=1) == {}
+    assert faults_from(dataset(), {"freeze_depth": 2, "stem": "cifar"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("training", "given", "pointer", "told"),
+    [
+        ({}, {"architecture": "resnet18"}, "/training/weights", "is a resnet18; name it alone"),
+        ({}, {"body": {"architectures": ["resnet20", "resnet18"]}}, "/training/weights", "is a resnet20; name"),
+        ({"stem": "imagenet"}, {}, "/training/stem", "has the stem 'cifar'"),
+        ({}, {"channels": 1}, "/training/weights", "takes grey images; those of cifar10 have 3"),
+        ({"freeze_depth": 4}, {}, "/training/freeze_depth", "3 residual groups"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_refused(training, given, pointer: str, told: str) -> None:
+    found = faults_from(dataset(), training, **given)
+    assert list(found) == [pointer]
+    assert told in found[pointer]
+
+
+def test_where_checkpoints_are_named_nobody_complains_of_trainings_that_will_not_be() -> None:
+    body = {"checkpoints": ["ckpt_1"], "seeds": list(range(100)), "branch_seeds": list(range(10)),
+            "training": {"weights": "imagenet"}}  # fmt: skip
+    assert problems(**body) == {}
+    assert set(problems(**body, evaluation={"suite": "no"})) == {"/evaluation/suite"}

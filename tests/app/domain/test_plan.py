@@ -17,6 +17,7 @@ from app.domain.plan import (
 )
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec
 from app.domain.subject import epochs_text, group_of, settings_text
+from app.domain.weights import SourceCheckpoint, WeightsSource
 
 
 def dataset(name: str = "digits", test_size: int = 359) -> Dataset:
@@ -280,3 +281,65 @@ def test_settings_name_what_is_not_as_usual_and_nothing_else():
         "", "spike_mode D, learn_time_constants True"
     )
     assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32", "lr 0.5, batch 32")
+
+
+SHA = "1a2b3c4d" + "0" * 56
+
+
+def source(**given: Any) -> WeightsSource:
+    """A ResNet-20 checkpoint for grey images, without a resize."""
+    usual = {"id": "ckpt_1", "sha256": SHA, "architecture": "resnet20", "stem": "cifar", "image_size": None,
+             "channels": 1}  # fmt: skip
+    return WeightsSource(checkpoint=SourceCheckpoint(**{**usual, **given}))
+
+
+def plan_from(where: WeightsSource, weights: str = "ckpt_1", **training: Any) -> list[PlannedRun]:
+    body = {"dataset": "digits", "seeds": [0], "training": {"weights": weights, **training}}
+    return expand(ExperimentSpec.model_validate(body), dataset(), source=where)
+
+
+def test_a_start_from_a_checkpoint_is_known_by_its_content_and_takes_over_its_input() -> None:
+    spec = spec_of(plan_from(source(stem="imagenet", image_size=64)), "train")
+    assert spec["model"] == {"weights": f"sha256:{SHA}", "stem": "imagenet", "image_size": 64}
+    assert (spec["training"]["recipe"], spec["training"]["freeze_depth"]) == ("study", 3)
+    assert spec_of(plan_from(source(image_size=64), image_size=32), "train")["model"]["image_size"] == 32
+    assert spec_of(plan_from(source(image_size=64, resize=73)), "train")["model"]["resize"] == 73
+    assert "resize" not in spec_of(plan_from(source(image_size=64, resize=73), image_size=32), "train")["model"]
+    keys = [{r.key for r in plan_from(source(**given))} for given in ({}, {"id": "ckpt_2"}, {"sha256": "0" * 64})]
+    assert keys[0] == keys[1], "the same file under another id"
+    assert keys[0].isdisjoint(keys[2])
+
+
+def test_a_local_file_that_is_not_torchvisions_is_another_run_and_without_one_nothing_changes() -> None:
+    body = {"dataset": "digits", "seeds": [0], "architectures": ["resnet18", "resnet50"],
+            "training": {"weights": "imagenet"}}  # fmt: skip
+    spec = ExperimentSpec.model_validate(body)
+    usual = expand(spec, dataset())
+    own = expand(spec, dataset(), source=WeightsSource(files={"resnet18": SHA}))
+    assert spec_of(usual, "train", architecture="resnet18")["model"] == {
+        "weights": "imagenet", "stem": "imagenet", "image_size": 224, "resize": 256
+    }
+    assert spec_of(own, "train", architecture="resnet18")["model"]["weights_sha256"] == SHA
+    shared = {r.key for r in own} & {r.key for r in usual}
+    assert shared == {r.key for r in usual if "resnet50" in str(r.spec)}
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [({"weights": f"sha256:{SHA}"}, "weights ckpt 1a2b3c4d"), ({"weights": "imagenet"}, "weights imagenet"),
+     ({"weights": "imagenet", "weights_sha256": SHA}, "weights imagenet, file 1a2b3c4d"), ({"weights": "none"}, "")],
+)  # fmt: skip
+def test_rows_say_which_weights(model: dict[str, Any], text: str) -> None:
+    spec = spec_of(plan(seeds=[0]), "train")
+    assert settings_text({**spec, "model": {**model, "image_size": None}}) == text
+
+
+def test_a_repeated_run_named_by_its_checkpoint_is_not_taken_for_the_first_one() -> None:
+    [first] = [r for r in plan(seeds=[0], variants=["default"]) if r.kind == "train"]
+    spec = ExperimentSpec.model_validate({"dataset": "digits", "checkpoints": ["a", "b"]})
+    repeated = replace(first, stored_as=f"{first.key}:exp_1")
+    one, other = expand(spec, dataset(), [replace(first, stored_as=first.key), repeated])
+    assert one.key == next(r.key for r in plan(seeds=[0], variants=["default"]) if r.kind == "evaluate")
+    assert other.depends_on == f"{first.key}:exp_1"
+    assert other.key != one.key
+    assert other.spec["subject"] == one.spec["subject"], "of one row"
