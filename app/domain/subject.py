@@ -54,7 +54,8 @@ def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int
 
 def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:
     model = spec["model"]
-    return {name: model[name] for name, usual in (("weights", "none"), ("image_size", None)) if model[name] != usual}
+    usual = {"weights": "none", "image_size": None, "stem": "cifar" if model["weights"] == "none" else "imagenet"}
+    return {name: model[name] for name, value in usual.items() if model[name] != value}
 
 
 def _text(value: Any) -> str:

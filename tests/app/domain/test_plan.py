@@ -263,3 +263,7 @@ def test_settings_name_what_is_not_as_usual_and_nothing_else():
         "", "spike_mode D, learn_time_constants True"
     )
     assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32", "lr 0.5, batch 32")
+    assert texts(training={"stem": "cifar"}) == ("", "")
+    assert texts(training={"stem": "imagenet", "image_size": 64}) == ("size 64, stem imagenet",) * 2
+    pretrained = {"weights": "imagenet", "stem": "imagenet", "image_size": 64, "freeze_depth": 3}
+    assert texts(training=pretrained) == ("frozen 3, weights imagenet, size 64",) * 2
