@@ -22,6 +22,7 @@ from app.storage import datasets, results
 VARY = {"Vary": "Accept"}
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
 Eps = Annotated[str | None, Query(max_length=50, description="a number or a fraction such as 8/255")]
+FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual groups frozen with the stem")]
 AnyFormat = Annotated[Literal["json", "csv", "md", "latex", "html"] | None, Query(description="else by `Accept`")]
 
 
@@ -34,6 +35,7 @@ def show(
     variant: Variant | None = None,
     recipe: str | None = None,
     precision: str | None = None,
+    freeze_depth: FreezeDepth = None,
     norm: Norm = "linf",
     eps: Eps = None,
     suite: str | None = None,
@@ -48,6 +50,7 @@ def show(
         m for m in measured
         if architecture in (None, m.architecture) and variant in (None, m.variant)
         and recipe in (None, m.recipe) and precision in (None, m.precision)
+        and freeze_depth in (None, m.freeze_depth)
     ]
     rows = leaderboard(kept, choose_protocol(shown), sort)
     board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)}
@@ -66,15 +69,17 @@ def show_matrix(
     dataset: str,
     metric: Metric = "clean_accuracy",
     recipe: str | None = None,
+    freeze_depth: FreezeDepth = None,
     norm: Norm = "linf",
     eps: Eps = None,
     suite: str | None = None,
     format: AnyFormat = None,
 ) -> Response:
-    """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured."""
+    """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured. Of several rows in one cell, as of several
+    freeze depths, the one measured last is shown and the `others` are counted: filter to tell them apart."""
     measured = _measured(services, dataset, norm, suite=suite)
     shown = _shown(measured, dataset, norm, eps)
-    kept = [m for m in measured if recipe in (None, m.recipe)]
+    kept = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
     cells = matrix(kept, choose_protocol(shown), metric, list(ARCHITECTURES))
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, dataset, norm, eps)}
     wanted = format or _accepted(request)

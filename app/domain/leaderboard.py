@@ -46,6 +46,7 @@ class Measured:
     reasons: Sequence[str]
     draws: int
     parameters: int
+    freeze_depth: int = 0
 
 
 def choose_protocol(measured: Sequence[Measured]) -> str | None:

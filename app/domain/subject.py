@@ -6,8 +6,9 @@ from typing import Any
 from app.domain.protocol import digest
 from app.domain.recipes import RECIPES, Phase
 from app.domain.spec import DecoderSpec
-from app.domain.weights import NO_WEIGHTS, weights_text
+from app.domain.weights import IMAGENET, NO_WEIGHTS, weights_text
 
+_USUAL_STEM = {NO_WEIGHTS: "cifar", IMAGENET: "imagenet"}
 # Names of settings as people write them in a table.
 _SHORT = {"learning_rate": "lr", "batch_size": "batch", "freeze_depth": "frozen", "image_size": "size"}
 
@@ -41,14 +42,14 @@ def settings_text(spec: Mapping[str, Any]) -> str:
     """What differs from the defaults and the recipe, so that two rows can be told apart: `"gain 1, lr 0.05"`."""
     found = _unusual_decoder(spec)
     if spec["kind"] == "import":
-        return ", ".join([spec["name"], *_listed(found | _unusual_size(spec))])
+        return ", ".join([spec["name"], *_listed(found | _unusual_input(spec))])
     recipe = RECIPES[spec["training"]["recipe"]]
     phase = recipe.branch if spec["kind"] == "branch" else recipe.continuous
     found |= _unusual_training(spec["training"], phase, recipe.batch_size)
     if spec["kind"] == "branch":
         parent = _unusual_training(spec["parent_training"], recipe.continuous, recipe.batch_size)
         found |= {f"parent {name}": value for name, value in parent.items() if found.get(name) != value}
-    return ", ".join(_listed(found | _weights(spec) | _unusual_size(spec)))
+    return ", ".join(_listed(found | _weights(spec) | _unusual_input(spec)))
 
 
 def _listed(settings: Mapping[str, Any]) -> list[str]:
@@ -69,9 +70,11 @@ def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"weights": weights_text(spec["model"])} if spec["model"]["weights"] != NO_WEIGHTS else {}
 
 
-def _unusual_size(spec: Mapping[str, Any]) -> dict[str, Any]:
-    size = spec["model"]["image_size"]
-    return {"image_size": size} if size is not None else {}
+def _unusual_input(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the network: a size, and a stem that its weights do not bring with them."""
+    model = spec["model"]
+    usual = {"image_size": None, "stem": _USUAL_STEM.get(model.get("weights"), model["stem"])}
+    return {name: model[name] for name, value in usual.items() if model[name] != value}
 
 
 def _text(value: Any) -> str:

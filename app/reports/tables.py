@@ -59,12 +59,12 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def matrix_table(matrix: Mapping[str, Any]) -> Table:
-    """Variants down, architectures across: `92.1 ± 0.2 <5,5>`."""
+    """Variants down, architectures across: `92.1 ± 0.2 <5,5>`; `(+2 more)` for rows of other settings."""
     architectures = matrix["architectures"]
     text = [
         [line["variant"], *(_cell(line["cells"][name]) for name in architectures)] for line in matrix["rows"]
     ]
-    values = ("mean", "sd", "n", "epochs")
+    values = ("mean", "sd", "n", "epochs", "settings", "others")
     records = [
         {"variant": line["variant"], "architecture": name, **{k: cell[k] for k in values}}
         for line in matrix["rows"]
@@ -80,7 +80,9 @@ def render(table: Table, form: Format) -> str:
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:
-    return "–" if cell is None else f"{percent(cell)} {cell['epochs']}"
+    if cell is None:
+        return "–"
+    return f"{percent(cell)} {cell['epochs']}" + (f" (+{cell['others']} more)" if cell["others"] else "")
 
 
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import delete, insert, outerjoin, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured
 from app.storage.runs import Fence, check_fence
-from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow
+from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, Run
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -108,15 +108,19 @@ def any_measured(session: Session, dataset: str) -> bool:
 
 def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
     """The figures of a data set as the leaderboard takes them; filters that are None do not count."""
-    query = select(Figure).where(Figure.dataset == dataset)
+    depth = Run.spec["training"]["freeze_depth"].as_integer()
+    trained = outerjoin(Figure, Checkpoint, Figure.checkpoint_id == Checkpoint.id)
+    query = select(Figure, depth).select_from(trained.outerjoin(Run, Checkpoint.run_id == Run.id))
+    query = query.where(Figure.dataset == dataset)
     for name, value in equal.items():
         if value is not None:
             query = query.where(getattr(Figure, name) == value)
-    return [_measured(figure) for figure in session.scalars(query.order_by(Figure.run_id))]
+    return [_measured(figure, frozen or 0) for figure, frozen in session.execute(query.order_by(Figure.run_id))]
 
 
-def _measured(figure: Figure) -> Measured:
+def _measured(figure: Figure, freeze_depth: int) -> Measured:
+    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth"}
     return Measured(
-        test_images=int(figure.details["test_images"]),
-        **{name: getattr(figure, name) for name in Measured.__dataclass_fields__ if name != "test_images"},
+        test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
+        **{name: getattr(figure, name) for name in columns},
     )

@@ -3,7 +3,7 @@ import torch
 
 from models.decoder import DecoderConfig
 from models.freezing import evaluating, freeze, train_mode
-from models.registry import branch, build
+from models.registry import ModelSpec, branch, build
 
 
 def step(model, pixels):
@@ -37,6 +37,72 @@ def test_no_graph_is_laid_over_frozen_layers(spec):
     freeze(model, 2)
     assert not model.encoder.until(torch.rand(2, 3, 16, 16), 2).requires_grad
     assert model.encoder.until(torch.rand(2, 3, 16, 16), 3).requires_grad
+
+
+@pytest.fixture(scope="module", params=["resnet18", "resnet50"])
+def study_network(request):
+    """A network of the study, ParaLIF head and all, that the tests of this file share: each freezes it anew."""
+    torch.manual_seed(0)
+    settings = {"classes": 10, "image_shape": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return build(ModelSpec(request.param, "paralif", stem="imagenet", decoder=DecoderConfig(timesteps=5), **settings))
+
+
+def graph(tensor):
+    """Every node of the graph behind a tensor; those of parameters are the leaves."""
+    found, ahead = set(), [tensor.grad_fn] if tensor.grad_fn else []
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+@pytest.mark.parametrize("depth", range(5))
+def test_training_lays_no_graph_over_frozen_layers_of_the_study_s_networks_and_one_over_all_others(
+    study_network, depth
+):
+    encoder = study_network.encoder
+    freeze(study_network, depth)
+    pixels = torch.rand(2, 3, 32, 32)
+    assert encoder.until(pixels, depth).grad_fn is None
+    leaves = {node.variable for node in graph(encoder(pixels)) if hasattr(node, "variable")}
+    trained = {p for stage in encoder.stages(4)[len(encoder.stages(depth)):] for p in stage.parameters()}
+    assert leaves == trained
+    assert bool(trained) is (depth < 4)
+    assert study_network(pixels).requires_grad  # the decoder is trained at every depth
+
+
+@pytest.mark.parametrize("depth", range(5))
+def test_an_attack_s_gradient_through_frozen_layers_of_the_study_s_networks_is_that_through_free_ones(
+    study_network, depth
+):
+    encoder, gradients = study_network.encoder, []
+    for frozen, cut in ((0, 0), (depth, 0), (depth, depth)):
+        freeze(study_network, frozen)
+        with evaluating(study_network):  # as attacks do
+            pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+            features = encoder.after(encoder.until(pixels, cut), cut)
+            study_network.decoder(features, generator=torch.Generator().manual_seed(2)).square().sum().backward()
+        gradients.append(pixels.grad)
+    assert (gradients[0].abs().amax((1, 2, 3)) > 0).all()
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_training_step_leaves_frozen_parameters_and_buffers_of_the_study_s_networks_bit_for_bit(
+    study_network, depth
+):
+    freeze(study_network, depth)
+    before = state(study_network)
+    step(study_network, torch.rand(4, 3, 32, 32))
+    frozen = ("encoder.stem.", *(f"encoder.layer{n}." for n in range(1, depth + 1)))
+    moved = {name for name, value in study_network.state_dict().items() if not torch.equal(value, before[name])}
+    assert not [name for name in moved if name.startswith(frozen)]
+    assert {name for name in before if name.endswith("running_var")} - moved == {
+        name for name in before if name.endswith("running_var") and name.startswith(frozen)
+    }
 
 
 @pytest.mark.parametrize("variant", ["default", "lif", "paralif"])

@@ -21,6 +21,11 @@ ROBUST = {("default", 0): 0.30, ("default", 1): 0.32, ("lif", 0): 0.40, ("lif", 
           ("paralif", 1): 0.9}  # fmt: skip
 
 
+MATRIX = "/leaderboard/matrix"
+DEPTH_ACCURACY = {f"{frozen}weights imagenet, size 224": accuracy
+                  for frozen, accuracy in (("", 0.5), ("frozen 3, ", 0.6), ("frozen 4, ", 0.7))}  # fmt: skip
+
+
 def measure(run: Run) -> dict[str, Any]:
     subject = run.spec["subject"]
     robust = ROBUST[subject["variant"], subject["seed"]]
@@ -187,6 +192,27 @@ def test_figures_of_another_protocol_are_counted_but_not_ranked_with_it(api, que
     assert shown["protocol"]["others"] == 1
     assert [r["variant"] for r in shown["rows"]] == ["lif", "default", "paralif"]
     assert get(api, images=50)["rows"][0]["robust_accuracy"]["mean"] == pytest.approx(0.89)
+
+
+def test_rows_and_cells_of_one_freeze_depth_can_be_told_from_those_of_another(api, queue) -> None:
+    for depth in (0, 3, 4, None):  # none given: the usual one, which is 3 with weights and 0 without
+        body = {"training": {"weights": "imagenet", "freeze_depth": depth}, "architectures": ["resnet18"]}
+        queue.submit(variants=["default", "lif"], seeds=[0], **body)
+        queue.work_off(lambda run: {"clean_accuracy": DEPTH_ACCURACY[run.spec["subject"]["settings"]]})
+    queue.submit()
+    queue.work_off(lambda run: {"clean_accuracy": 0.9})
+    for depth, settings in ((0, ""), (3, "frozen 3, "), (4, "frozen 4, ")):
+        rows = get(api, freeze_depth=depth, architecture="resnet18")["rows"]
+        assert {(r["variant"], r["settings"]) for r in rows} == {
+            (variant, f"{settings}weights imagenet, size 224") for variant in ("default", "lif")
+        }
+        cells = {line["variant"]: line["cells"] for line in get(api, MATRIX, freeze_depth=depth)["rows"]}
+        for variant in ("default", "lif"):
+            cell = cells[variant]["resnet18"]
+            assert (cell["mean"], cell["others"]) == (DEPTH_ACCURACY[rows[0]["settings"]], 0)
+        assert (cells["default"]["resnet20"] is None) is (depth != 0)
+    assert get(api, MATRIX)["rows"][0]["cells"]["resnet18"]["others"] == 2
+    assert len(get(api)["rows"]) == 7
 
 
 def test_the_newest_of_two_equal_measurements_counts(api, queue) -> None:

@@ -281,6 +281,10 @@ def test_settings_name_what_is_not_as_usual_and_nothing_else():
         "", "spike_mode D, learn_time_constants True"
     )
     assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32", "lr 0.5, batch 32")
+    assert texts(training={"stem": "cifar"}) == ("", "")
+    assert texts(training={"stem": "imagenet", "image_size": 64}) == ("size 64, stem imagenet",) * 2
+    pretrained = {"weights": "imagenet", "stem": "imagenet", "image_size": 64, "freeze_depth": 3}
+    assert texts(training=pretrained) == ("frozen 3, weights imagenet, size 64",) * 2
 
 
 SHA = "1a2b3c4d" + "0" * 56
@@ -331,7 +335,8 @@ def test_a_local_file_that_is_not_torchvisions_is_another_run_and_without_one_no
 )  # fmt: skip
 def test_rows_say_which_weights(model: dict[str, Any], text: str) -> None:
     spec = spec_of(plan(seeds=[0]), "train")
-    assert settings_text({**spec, "model": {**model, "image_size": None}}) == text
+    stem = "imagenet" if model["weights"] == "imagenet" else "cifar"
+    assert settings_text({**spec, "model": {**model, "stem": stem, "image_size": None}}) == text
 
 
 def test_a_repeated_run_named_by_its_checkpoint_is_not_taken_for_the_first_one() -> None:

@@ -66,9 +66,16 @@ def test_latex_escapes_what_has_a_meaning_there() -> None:
 
 
 def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": ""}
+    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "", "others": 0}
     matrix = {"architectures": ["resnet20", "resnet50"],
               "rows": [{"variant": "lif", "cells": {"resnet20": cell, "resnet50": None}}]}  # fmt: skip
     table = matrix_table(matrix)
     assert table.rows == [["lif", "50.0 ± 10.0 <5>", "–"]]
     assert [r["architecture"] for r in table.records] == ["resnet20"]
+
+
+def test_a_cell_of_the_matrix_says_how_many_rows_of_other_settings_it_does_not_show() -> None:
+    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "frozen 3", "others": 2}
+    table = matrix_table({"architectures": ["resnet18"], "rows": [{"variant": "lif", "cells": {"resnet18": cell}}]})
+    assert table.rows == [["lif", "50.0 ± 10.0 <5> (+2 more)"]]
+    assert [(r["settings"], r["others"]) for r in table.records] == [("frozen 3", 2)]
