@@ -1,6 +1,7 @@
 """The study's networks through the service: ResNet-18 and -50 from a weights file in torchvision's format, three
 variants, frozen to depth 0, 3 and 4, on real images. Sizes are tiny: what must hold are bits and bookkeeping."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,10 @@ class Study:
         [found] = [run["checkpoint"] for run in self.experiments[depth]["runs"] if run["kind"] != "evaluate"
                    and (run["architecture"], run["variant"]) == (architecture, variant)]  # fmt: skip
         return str(found)
+
+    def file_sha256(self, architecture: str) -> str:
+        """Of the weights file, which is not torchvision's own."""
+        return hashlib.sha256((self.service.data_dir / "weights" / f"{architecture}.pth").read_bytes()).hexdigest()
 
     def parent(self, checkpoint: str) -> str:
         return str(self.get(f"/checkpoints/{checkpoint}")["parent"])
@@ -191,10 +196,11 @@ def _frozen_text(depth: int) -> str:
 def test_the_leaderboard_has_a_row_for_every_cell_and_depth_that_says_both(study: Study) -> None:
     rows = study.get("/leaderboard", dataset="cifar10")["rows"]
     found = {(row["architecture"], row["variant"], row["settings"]): row["epochs"] for row in rows}
-    usual = f"weights imagenet, size {IMAGE_SIZE}"
+    weights = {name: f"weights imagenet, file {study.file_sha256(name)[:8]}" for name in ARCHITECTURES}
     assert found == {
-        (*cell, f"batch 32, {_frozen_text(depth)}{usual}"): _text(*cell) for cell in CELLS for depth in DEPTHS
-    }
+        (*cell, f"batch 32, {_frozen_text(depth)}{weights[cell[0]]}, size {IMAGE_SIZE}"): _text(*cell)
+        for cell in CELLS for depth in DEPTHS
+    }  # fmt: skip
     assert len(rows) == len(CELLS) * len(DEPTHS)
     for row in rows:
         assert row["recipe"] == "study"
