@@ -1,6 +1,6 @@
 """Tells the broker which runs wait. Whoever makes a run ready may call this; the sweeper does all the time."""
 
-from app.broker import Doorbell
+from app.broker import QUEUES, Doorbell
 from app.storage import runs, workers
 from app.storage.engine import Database
 
@@ -19,7 +19,8 @@ def announce(database: Database, doorbell: Doorbell, lease_seconds: float, every
             return 0
         ready, on_gpu = runs.count_ready(session), workers.any_on_gpu(session, lease_seconds)
     told = [run for run in due if not run.repeated]
-    if len(told) < len(due) and doorbell.waiting() < ready - len(told):
+    heard = QUEUES if on_gpu else ("cpu",)  # what lies in "gpu" nobody fetches when the last GPU worker has gone
+    if len(told) < len(due) and doorbell.waiting(heard) < ready - len(told):
         told = due  # fewer messages than runs: some were lost. (As many: all workers are busy, and no more are needed.)
     doorbell.ring([(run.run_id, run.kind) for run in told], "gpu" if on_gpu else "cpu")
     with database.writing() as session:

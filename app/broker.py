@@ -18,6 +18,7 @@ from app.settings import Settings
 
 KINDS = ("train", "branch", "evaluate", "verify")
 QUEUES = ("gpu", "cpu")  # a worker with a GPU listens to both, one without to "cpu" alone
+SILENCE_SECONDS = 5.0  # of a broker that took a command: longer than a worker's BRPOP, which is answered each second
 PATIENCE_SECONDS = 2.0  # to reach the broker; whoever rings has other work to do
 
 
@@ -41,7 +42,9 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False, worker_redirect_stdouts=False, worker_send_task_events=False,
         broker_connection_retry_on_startup=True, broker_connection_max_retries=None,
         broker_connection_timeout=PATIENCE_SECONDS,
-        broker_transport_options={"socket_connect_timeout": PATIENCE_SECONDS, "socket_keepalive": True},
+        broker_transport_options={
+            "socket_connect_timeout": PATIENCE_SECONDS, "socket_timeout": SILENCE_SECONDS, "socket_keepalive": True,
+        },
     )
     return celery
 
@@ -68,10 +71,10 @@ class Doorbell:
                     task_name(kind), (run_id,), queue=queue, connection=connection, retry=False, ignore_result=True
                 )
 
-    def waiting(self) -> int:
-        """How many messages no worker has fetched yet. Raises BrokerDown."""
+    def waiting(self, queues: Iterable[str] = QUEUES) -> int:
+        """How many messages of these queues no worker has fetched yet. Raises BrokerDown."""
         with self._connection() as connection:
-            return sum(_length(connection, name) for name in QUEUES)
+            return sum(_length(connection, name) for name in queues)
 
     def reachable(self) -> bool:
         """Whether the broker answers."""

@@ -42,10 +42,15 @@ def _in_one_line(error: Exception) -> str | None:
     if isinstance(error, SpikeproofError):
         return error.detail
     if isinstance(error, ValidationError):
-        return "; ".join(f"SPIKEPROOF_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        return "; ".join(map(_setting_fault, error.errors()))
     if isinstance(error, SQLAlchemyError):
         return f"the database cannot be used ({str(error).splitlines()[0]}); check SPIKEPROOF_DATABASE_URL"
     return str(error) if isinstance(error, OSError) else None
+
+
+def _setting_fault(fault: Any) -> str:
+    name = "".join(f"SPIKEPROOF_{part.upper()}: " for part in fault["loc"])
+    return name + str(fault["msg"]).removeprefix("Value error, ")
 
 
 @cli.command()

@@ -68,6 +68,8 @@ class Launcher:
 
     def __enter__(self) -> "Launcher":
         """Opens what must be there once, then starts the children."""
+        if self.settings.broker_url and self.settings.resolved_database_url.startswith("sqlite"):
+            raise CannotStart("a broker needs PostgreSQL: set SPIKEPROOF_DATABASE_URL, or unset SPIKEPROOF_BROKER_URL")
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # what is open by then is closed where a later step fails
             if self.api:

@@ -7,11 +7,15 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
+SCHEMES = {
+    "database_url": ("sqlite", "postgresql", "postgresql+psycopg", "postgres"),
+    "broker_url": ("redis", "rediss", "redis+socket"),
+}
 
 
 class Settings(BaseSettings):
@@ -53,13 +57,16 @@ class Settings(BaseSettings):
             raise ValueError("SPIKEPROOF_LEASE_SECONDS must be at least twice SPIKEPROOF_HEARTBEAT_SECONDS")
         return self
 
-    @model_validator(mode="after")
-    def _broker_is_redis(self) -> Self:
-        """The only one whose ways of losing and doubling messages the queue was built for."""
-        if self.broker_url and not self.broker_url.startswith(tuple(f"{scheme}://" for scheme in BROKER_SCHEMES)):
-            allowed = ", ".join(f"{scheme}://..." for scheme in BROKER_SCHEMES)
-            raise ValueError(f"SPIKEPROOF_BROKER_URL must be one of {allowed}")
-        return self
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _is_a_url_of(cls, url: str, field: ValidationInfo) -> str:
+        """Of a database or broker that the queue was built for; what is wrong is told without the password in it."""
+        schemes = SCHEMES[str(field.field_name)]
+        if url and not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must be one of {', '.join(f'{scheme}://...' for scheme in schemes)}")
+        if url and not _can_be_read(url):
+            raise ValueError("must be like scheme://user:password@host:1234/name, with %2F and %40 for / and @ inside")
+        return url
 
     @property
     def resolved_database_url(self) -> str:
@@ -75,6 +82,19 @@ class Settings(BaseSettings):
         return self.threads_per_job or max(1, (os.cpu_count() or 1) // max(1, self.workers))
 
 
+def _can_be_read(url: str) -> bool:
+    """Whether the port is a number, no password ends early, and the name of a Redis database is a number."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    name = parts.path.removeprefix("/")
+    if "@" in name or parts.netloc.count("@") > 1:
+        return False
+    return parts.scheme not in ("redis", "rediss") or name == "" or name.isdigit()
+
+
 def _from_named_files() -> dict[str, str]:
     """Settings kept in files, as containers are given secrets. Raises OSError where one cannot be read, or is empty."""
     found = {}
@@ -87,9 +107,16 @@ def _from_named_files() -> dict[str, str]:
     return found
 
 
+@lru_cache
 def this_host() -> str:
-    """The machine's name, as owners of runs carry it."""
-    return socket.gethostname()
+    """Names this machine since its start, as owners of runs carry it: by what is told here, a process is dead.
+
+    With its boot and its process namespace, where the system tells them: cloned machines and containers share names,
+    and a process id means another process after a restart.
+    """
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    known = [boot.read_text().strip()[:8], str(namespace.stat().st_ino)] if boot.exists() else []
+    return "-".join([socket.gethostname().replace(":", "."), *known])
 
 
 @lru_cache

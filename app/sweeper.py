@@ -49,7 +49,9 @@ class Sweeper:
             try:
                 self._sweep()
             except SQLAlchemyError as error:  # the database may come back
-                logger.warning("sweep failed", error=str(error))
+                logger.warning("sweep failed", error=str(error).partition("\n")[0])
+            except Exception:  # a bug in one sweep must not end all later ones
+                logger.exception("sweep failed")
 
     def _sweep(self) -> None:
         sweep(self._database)

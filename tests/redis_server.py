@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -47,17 +48,31 @@ class RedisServer:
         """Empty, as after a crash."""
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd="/")
-        client = redis.Redis(port=self.port)
+        try:
+            self._await(self.process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert self.process.poll() is None, "redis-server did not start"
+        with redis.Redis(port=self.port) as client:
+            while not _answers(client):
+                assert process.poll() is None, "redis-server did not start"
                 assert time.monotonic() < deadline, "redis-server took too long to start"
                 time.sleep(0.02)
-        client.close()
+        time.sleep(0.05)
+        assert process.poll() is None, "another server has taken the port"
+
+    def freeze(self) -> None:
+        """It takes connections, and answers nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """kill -9: what it held is gone."""
@@ -65,6 +80,13 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+def _answers(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 def with_database(url: str) -> str:

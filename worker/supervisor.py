@@ -44,7 +44,7 @@ def work_on(
     try:
         stopped = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
         _kill(job)
-        _record(job, fence, database, log, stopped=stopped)
+        _record(job, fence, database, log, stopped=stopped, patience=settings.lease_seconds)
     except LeaseLost:
         logger.warning("lease lost", run=run_id, attempt=fence.attempt)
     finally:
@@ -100,9 +100,12 @@ def _renew(fence: Fence, database: Database, settings: Settings, device: str) ->
     with database.writing() as session:
         workers.beat(session, fence.owner, device=device)
         workers.works_on(session, fence.owner, fence.run_id)
-        if runs.finished(session, fence):
-            return "finished"
-        return "stop" if runs.renew(session, fence, settings.lease_seconds) else "go on"
+        try:
+            return "stop" if runs.renew(session, fence, settings.lease_seconds) else "go on"
+        except LeaseLost:  # looked at after the renewal: the job may have written its final state a moment before
+            if runs.finished(session, fence):
+                return "finished"
+            raise
 
 
 def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
@@ -112,19 +115,36 @@ def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
         return
 
 
-def _record(job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool) -> None:
+def _record(
+    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool, patience: float
+) -> None:
+    """Writes how it ended; while the database is away, for as long as the lease may last."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            _record_once(job, fence, database, log, stopped=stopped or job.returncode == EXIT_STOPPED)
+        except OperationalError as error:
+            if time.monotonic() >= deadline:
+                raise
+            logger.warning("database cannot be reached", run=fence.run_id, error=str(error.orig))
+            time.sleep(CANCEL_CHECK_SECONDS)
+        else:
+            return
+
+
+def _record_once(
+    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool
+) -> None:
     """A job that ended well has written its own last state; any other end is written here."""
     with database.writing() as session:
         if runs.get(session, fence.run_id).state != "running":
             return
-        reason = _reason(job.returncode, log)
+        reason = "its worker was stopped" if stopped else _reason(job.returncode, log)
         state = runs.stop_or_requeue(session, fence, reason, count_try=not stopped)
     logger.warning("job did not finish", run=fence.run_id, attempt=fence.attempt, reason=reason, state=state)
 
 
 def _reason(code: int, log: Path) -> str:
-    if code == EXIT_STOPPED:
-        return "its worker was stopped"
     if code == -signal.SIGKILL:
         return "the job was killed (signal 9): out of memory? then lower SPIKEPROOF_ATTACK_BATCH or batch_size"
     if code < 0:

@@ -30,6 +30,7 @@ from app.storage.engine import Database
 from app.storage.runs import Fence
 from worker.supervisor import work_on
 
+LAST_BEAT_SECONDS = 3.0
 logger = get_logger(__name__)
 
 
@@ -43,6 +44,8 @@ class Tasks:
         self.device = "cuda" if visible_gpus() else "cpu"
         self.database = cache(lambda _process: Database(config.resolved_database_url))
         self.doorbell = Doorbell(config)
+        self._ended = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True, name="beat")
         self._stopping = RawValue("b", 0)  # shared memory: set in the main process, read in the child
 
     def stop(self) -> None:
@@ -73,19 +76,25 @@ class Tasks:
         with suppress(SQLAlchemyError, BrokerDown):
             announce(database, self.doorbell, self.config.lease_seconds)
 
-    def beat(self) -> None:
+    def start_beating(self) -> None:
         """In the main process: signs of life, busy or not, until it ends."""
+        self._beating.start()
+
+    def _beat(self) -> None:
         database = self.database(os.getpid())
-        while not self._stopping.value:
+        while not self._ended.is_set():
             try:
                 with database.writing() as session:
                     workers.beat(session, self.worker_id, device=self.device)
             except SQLAlchemyError as error:
-                logger.warning("database cannot be reached", error=str(error))
-            time.sleep(self.config.heartbeat_seconds)
+                logger.warning("database cannot be reached", error=str(error).partition("\n")[0])
+            self._ended.wait(self.config.heartbeat_seconds)
 
     def leave(self) -> None:
-        """The last sign of life."""
+        """No more signs of life."""
+        self._ended.set()
+        if self._beating.is_alive():
+            self._beating.join(LAST_BEAT_SECONDS)
         with suppress(SQLAlchemyError), self.database(os.getpid()).writing() as session:
             workers.leave(session, self.worker_id)
 
@@ -97,7 +106,7 @@ def register(celery: Celery, tasks: Tasks) -> None:
 
     def ready(**_: Any) -> None:
         logger.info("worker ready", worker=tasks.worker_id, device=tasks.device)
-        threading.Thread(target=tasks.beat, daemon=True, name="beat").start()
+        tasks.start_beating()
 
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(lambda **_: tasks.stop(), weak=False)

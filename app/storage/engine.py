@@ -20,6 +20,11 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
 BUSY_TIMEOUT_MS = 30_000
+# A server that vanished without a word is noticed in half a minute; the system's own limits are up to two hours.
+_NO_ENDLESS_WAIT = {
+    "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 _GRAPH_LOCK = 727_001_735  # of this product, for Postgres
 
 
@@ -74,7 +79,8 @@ class Database:
     def _engine(self, begin: str) -> Engine:
         if not self.is_sqlite:
             return create_engine(
-                self.url, pool_pre_ping=True, pool_size=10, max_overflow=20, json_serializer=to_json
+                self.url, pool_pre_ping=True, pool_size=10, max_overflow=20, json_serializer=to_json,
+                connect_args=_NO_ENDLESS_WAIT,
             )
         engine = create_engine(
             self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},

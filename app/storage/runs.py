@@ -93,6 +93,7 @@ def count_ready(session: Session) -> int:
 
 def announced(session: Session, run_ids: Sequence[str]) -> None:
     """The broker has been told of these."""
+    _lock(session, run_ids)
     told = update(Run).where(Run.id.in_(run_ids), Run.state == "queued").values(announced_at=now_epoch())
     session.execute(told, execution_options={"synchronize_session": False})
 

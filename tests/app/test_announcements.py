@@ -7,6 +7,7 @@ import pytest
 import redis
 from sqlalchemy import update
 
+from app import sweeper
 from app.announcements import announce
 from app.broker import BrokerDown, Doorbell, task_name
 from app.storage import runs, workers
@@ -106,6 +107,69 @@ def test_runs_go_to_the_gpu_queue_where_a_worker_with_a_gpu_lives(queue, doorbel
     queue.submit(seeds=[1])
     announce(queue.database, doorbell, LEASE)
     assert len(messages(broker_url, "cpu")) == 1
+
+
+def test_what_was_told_to_gpus_that_have_gone_is_told_to_the_cpus(queue, doorbell, broker_url) -> None:
+    queue.do(workers.beat, "host:1:1", device="cpu")
+    queue.do(workers.beat, "host:2:1", device="cuda")
+    queue.submit(seeds=[0, 1])
+    announce(queue.database, doorbell, LEASE)
+    queue.do(workers.leave, "host:2:")
+    age(queue, 61)
+    assert announce(queue.database, doorbell, LEASE) == 2
+    assert len(messages(broker_url, "cpu")) == 2
+    age(queue, 61)
+    assert announce(queue.database, doorbell, LEASE) == 0
+
+
+def test_a_broker_that_takes_connections_and_answers_nothing_is_down_too(queue, redis_server) -> None:
+    doorbell = Doorbell(make_settings(broker_url=redis_server.url))
+    queue.submit()
+    redis_server.freeze()
+    began = time.monotonic()
+    with pytest.raises(BrokerDown):
+        announce(queue.database, doorbell, LEASE)
+    assert time.monotonic() - began < 20
+    redis_server.thaw()
+    assert announce(queue.database, doorbell, LEASE) == 1
+
+
+def test_the_sweeper_goes_on_after_a_fault(queue, redis_server, monkeypatch) -> None:
+    faults = iter([RuntimeError("a bug")])
+    swept = threading.Event()
+
+    def faulty(_database) -> dict[str, int]:
+        for fault in faults:
+            raise fault
+        swept.set()
+        return {}
+
+    monkeypatch.setattr(sweeper, "sweep", faulty)
+    thread = sweeper.Sweeper(queue.database, make_settings(), None, interval=0.01)
+    thread.start()
+    assert swept.wait(10)
+    thread.close()
+
+
+def test_announcing_and_cancelling_at_once_end_in_no_deadlock(queue, doorbell) -> None:
+    experiment = queue.submit(seeds=list(range(20)))
+    wanted = sorted(run.id for run in queue.runs(experiment))
+    ended, faults = time.monotonic() + 2, []
+
+    def repeat(operation, *arguments) -> None:
+        while time.monotonic() < ended:
+            try:
+                queue.do(operation, *arguments)
+            except Exception as error:
+                faults.append(error)
+
+    lots = ((runs.announced, wanted[::-1]), (runs.announced, wanted), (runs._lock, wanted))
+    threads = [threading.Thread(target=repeat, args=one) for one in lots]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
 
 
 def test_while_the_broker_is_down_nothing_counts_as_announced_and_nobody_waits_long(queue, redis_server) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,12 @@ class Service:
             client.__exit__()
         self.clients.clear()
         self.process.send_signal(how)
-        code = self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()  # in vain, if it has ended
+            assert self.process.stdout is not None
+            self.process.stdout.close()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -100,6 +103,10 @@ def processes(*words: str) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.fixture(params=["embedded", "lab"])
 def back_end(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Settings of both back ends: SQLite with workers that poll, PostgreSQL with Celery workers on Redis."""
@@ -125,9 +132,10 @@ def make_service(tmp_path: Path, back_end: dict[str, str]) -> Iterator[Callable[
         return service
 
     yield make
-    for service in started:
-        if service.process is not None and service.process.poll() is None:
-            service.stop()
+    with ExitStack() as stack:  # each is stopped, whatever the others do
+        for service in started:
+            if service.process is not None and service.process.poll() is None:
+                stack.callback(service.stop)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.end_to_end.conftest import Service, finished, processes, run_of, wait_for
+from tests.end_to_end.conftest import Service, finished, parent_of, processes, run_of, wait_for
 
 TRAINING = {"dataset": "digits", "seeds": [0], "variants": ["lif"],
             "training": {"epochs": 6, "branch_epochs": 6}, "evaluation": {"images": 110, "eps": ["32/255"]}}
@@ -74,7 +74,7 @@ def test_a_killed_service_leaves_no_orphan_and_the_next_one_finishes(service: Se
     parent = str(service.process.pid)
     service.kill()
     wait_for(lambda: not processes("worker.run_job", run["id"]) and not processes(service.worker_module, parent), 20)
-    wait_for(lambda: not any(_parent(pid) == 1 for pid in processes("app.api.server")), 10)
+    wait_for(lambda: not any(parent_of(pid) == 1 for pid in processes("app.api.server")), 10)
     service.start()
     client = service.client()
     assert client.wait(experiment["id"])["state"] == "succeeded"
@@ -83,15 +83,10 @@ def test_a_killed_service_leaves_no_orphan_and_the_next_one_finishes(service: Se
 
 def test_a_killed_api_comes_back_at_the_same_address(service: Service) -> None:
     client = service.client()
-    old = [pid for pid in processes("app.api.server") if _parent(pid) == service.process.pid]
+    old = [pid for pid in processes("app.api.server") if parent_of(pid) == service.process.pid]
     os.kill(old[0], signal.SIGKILL)
     wait_for(client.healthy, 30)
     assert client.experiments() == []
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1])
 
 
 def test_cancel_stops_a_running_job_within_ten_seconds_and_retry_goes_on(service: Service) -> None:
