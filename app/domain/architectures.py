@@ -25,7 +25,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class Architecture:
-    """`depths`: how many residual groups can be frozen; `features`: width after the average pool."""
+    """`depths`: how many residual groups can be frozen; `features`: width after the average pool; `stems`: what may
+    come first, a 7x7 convolution of stride 2 with a max pool ("imagenet"), or a 3x3 convolution ("cifar")."""
 
     name: str
     title: str
@@ -33,19 +34,22 @@ class Architecture:
     depths: int
     features: int
     minimum_size: int
+    stems: tuple[str, ...]
     weights: tuple[Weights, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     a.name: a
     for a in (
-        Architecture("resnet20", "ResNet-20 for CIFAR", "He et al. 2016, arXiv:1512.03385, section 4.2", 3, 64, 8),
         Architecture(
-            "resnet18", "ResNet-18", "He et al. 2016, arXiv:1512.03385", 4, 512, 8,
+            "resnet20", "ResNet-20 for CIFAR", "He et al. 2016, arXiv:1512.03385, section 4.2", 3, 64, 8, ("cifar",),
+        ),
+        Architecture(
+            "resnet18", "ResNet-18", "He et al. 2016, arXiv:1512.03385", 4, 512, 8, ("imagenet", "cifar"),
             (Weights("imagenet", "torchvision ResNet18_Weights.IMAGENET1K_V1", 0.69758, "f37072fd", 256),),
         ),
         Architecture(
-            "resnet50", "ResNet-50", "He et al. 2016, arXiv:1512.03385", 4, 2048, 8,
+            "resnet50", "ResNet-50", "He et al. 2016, arXiv:1512.03385", 4, 2048, 8, ("imagenet", "cifar"),
             (Weights("imagenet", "torchvision ResNet50_Weights.IMAGENET1K_V2", 0.80858, "11ad3fa6", 232),),
         ),
     )

@@ -68,6 +68,7 @@ def resolve_training(
     """Defaults from the weights and the recipe, then the request, then the overrides that fit the cell."""
     pretrained = training.weights != NO_WEIGHTS
     stem, image_size = _usual_input(training, source)
+    stem = training.stem or stem
     recipe = RECIPES[training.recipe or ("study" if pretrained else "default")]
     given: dict[str, Any] = {
         name: value
@@ -79,7 +80,7 @@ def resolve_training(
     epochs = given.get("epochs", recipe.continuous.epochs)
     return CellTraining(
         weights=source.identity(training.weights, architecture),
-        stem=training.stem or stem,
+        stem=stem if stem in (stems := ARCHITECTURES[architecture].stems) else stems[0],
         image_size=training.image_size or image_size,
         resize=_resize(training, source, recipe, architecture, training.image_size or image_size),
         freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),

@@ -216,6 +216,11 @@ def test_the_studys_recipe_crops_the_middle_as_torchvision_does_for_its_weights(
     assert spec_of(runs, "train")["model"].get("resize") == resize
 
 
+def test_a_stem_that_the_architecture_has_not_makes_no_other_run() -> None:
+    runs = {stem: plan("cifar10", seeds=[0], training={"stem": stem}) for stem in ("imagenet", "cifar")}
+    assert {run.key for run in runs["imagenet"]} == {run.key for run in runs["cifar"]}
+
+
 def test_from_scratch_nothing_is_cropped() -> None:
     assert "resize" not in spec_of(plan("cifar10", seeds=[0], training={"recipe": "study"}), "train")["model"]
 
@@ -272,7 +277,7 @@ def test_existing_checkpoints_are_evaluated_and_nothing_is_trained() -> None:
 
 def test_settings_name_what_is_not_as_usual_and_nothing_else():
     def texts(**given):
-        runs = plan(seeds=[0], variants=["default", "paralif"], **given)
+        runs = plan(seeds=[0], architectures=["resnet18"], variants=["default", "paralif"], **given)
         return settings_text(spec_of(runs, "train")), settings_text(spec_of(runs, "branch"))
 
     assert texts() == ("", "")
@@ -291,14 +296,15 @@ SHA = "1a2b3c4d" + "0" * 56
 
 
 def source(**given: Any) -> WeightsSource:
-    """A ResNet-20 checkpoint for grey images, without a resize."""
-    usual = {"id": "ckpt_1", "sha256": SHA, "architecture": "resnet20", "stem": "cifar", "image_size": None,
+    """A ResNet-18 checkpoint for grey images, without a resize."""
+    usual = {"id": "ckpt_1", "sha256": SHA, "architecture": "resnet18", "stem": "cifar", "image_size": None,
              "channels": 1}  # fmt: skip
     return WeightsSource(checkpoint=SourceCheckpoint(**{**usual, **given}))
 
 
 def plan_from(where: WeightsSource, weights: str = "ckpt_1", **training: Any) -> list[PlannedRun]:
-    body = {"dataset": "digits", "seeds": [0], "training": {"weights": weights, **training}}
+    body = {"dataset": "digits", "seeds": [0], "architectures": ["resnet18"],
+            "training": {"weights": weights, **training}}  # fmt: skip
     return expand(ExperimentSpec.model_validate(body), dataset(), source=where)
 
 
