@@ -19,6 +19,7 @@ from app.client import Client
 from tests.postgres_server import DatabaseServer
 
 START_SECONDS = 60
+PATIENCE = 60  # seconds, of a client on a machine that has other work
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
 
 

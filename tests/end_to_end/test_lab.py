@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from app.broker import make_celery
-from tests.end_to_end.conftest import Service, finished, parent_of, processes, run_of, wait_for
+from tests.end_to_end.conftest import PATIENCE, Service, finished, parent_of, processes, run_of, wait_for
 from tests.redis_server import RedisServer
 from tests.service import make_settings
 
@@ -42,7 +42,7 @@ def worker(service: Service, data_dir: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def readiness(service: Service) -> dict[str, bool]:
-    return httpx.get(f"{service.url}/readyz").json()["checks"]
+    return httpx.get(f"{service.url}/readyz", timeout=PATIENCE).json()["checks"]
 
 
 def test_redis_stopped_in_the_middle_delays_jobs_and_loses_none(
@@ -73,7 +73,7 @@ def test_workers_on_another_mount_of_the_data_folder_find_and_finish_jobs(make_s
     with worker(service, mount) as process:
         experiment = finished(service.client(), SPEC)
         checkpoint = run_of(experiment, "branch", "lif")["checkpoint"]
-        content = httpx.get(f"{service.url}/checkpoints/{checkpoint}/file").content
+        content = httpx.get(f"{service.url}/checkpoints/{checkpoint}/file", timeout=PATIENCE).content
         assert len(content) > 1_000_000
     assert not processes("worker.tasks", f" {process.pid} ")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.end_to_end.conftest import QUICK_TRAINING, Service, finished, run_of
+from tests.end_to_end.conftest import PATIENCE, QUICK_TRAINING, Service, finished, run_of
 from worker.data.digits import read_digits
 
 SPEC = {"dataset": "digits", "seeds": [0], "training": QUICK_TRAINING, "evaluation": {"images": 40}}
@@ -55,7 +55,7 @@ def _check_reuse(client, experiment) -> None:
 def _check_prediction(service, checkpoint, digit) -> None:
     content, label = digit
     url = f"{service.url}/checkpoints/{checkpoint}/predict?draws=30&seed=5&top=10"
-    answers = [httpx.post(url, files={"images": ("digit.png", content)}).json() for _ in range(2)]
+    answers = [httpx.post(url, files={"images": ("digit.png", content)}, timeout=PATIENCE).json() for _ in range(2)]
     assert answers[0] == answers[1]
     top = answers[0]["predictions"][0]["top"]
     assert sum(entry["probability"] for entry in top) == pytest.approx(1.0, abs=1e-5)
@@ -64,14 +64,14 @@ def _check_prediction(service, checkpoint, digit) -> None:
 
 
 def _check_evaluation_files(service, run_id) -> None:
-    stored = np.load(io.BytesIO(httpx.get(f"{service.url}/runs/{run_id}/adversarial.npz").content))
+    stored = np.load(io.BytesIO(httpx.get(f"{service.url}/runs/{run_id}/adversarial.npz", timeout=PATIENCE).content))
     original = read_digits()["test"][0][stored["ids"]].transpose(0, 3, 1, 2) / np.float32(255)
     assert stored["index"].shape == (3, 40)
     for eps, index in zip((8, 32, 64), stored["index"], strict=True):
         changed = index >= 0
         assert np.abs(stored["images"][index[changed]] - original[changed]).max() <= eps / 255 + 1e-6
     assert (stored["index"][2] >= 0).mean() > 0.9, "at the largest radius nearly every image is harmed"
-    rows = httpx.get(f"{service.url}/runs/{run_id}/images", params={"limit": 10_000}).json()["items"]
+    rows = httpx.get(f"{service.url}/runs/{run_id}/images", params={"limit": 10_000}, timeout=PATIENCE).json()["items"]
     assert {row["attack"] for row in rows} == {"fgsm", "pgd", "square"}
     assert {row["image_id"] for row in rows} == set(stored["ids"].tolist())
 

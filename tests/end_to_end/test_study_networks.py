@@ -17,7 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from tests.end_to_end.conftest import Service, finished
+from tests.end_to_end.conftest import PATIENCE, Service, finished
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ class Study:
     second: dict[str, Any]
 
     def get(self, path: str, **params: Any) -> Any:
-        response = httpx.get(self.service.url + path, params=params, trust_env=False)
+        response = httpx.get(self.service.url + path, params=params, trust_env=False, timeout=PATIENCE)
         assert response.status_code == 200, response.text
         return response.json()
 
@@ -74,7 +74,7 @@ class Study:
         return str(self.get(f"/checkpoints/{checkpoint}")["parent"])
 
     def tensors(self, checkpoint: str) -> dict[str, Tensor]:
-        response = httpx.get(f"{self.service.url}/checkpoints/{checkpoint}/file", trust_env=False)
+        response = httpx.get(f"{self.service.url}/checkpoints/{checkpoint}/file", trust_env=False, timeout=PATIENCE)
         assert response.status_code == 200, response.text
         return load(response.content)
 
