@@ -51,8 +51,8 @@ class Normalize(nn.Module):
             return pixels
         size = [self.image_size, self.image_size]
         if self.resize is not None:
-            scale = self.resize / min(pixels.shape[-2:])
-            size = [int(side * scale) for side in pixels.shape[-2:]]
+            shorter = min(pixels.shape[-2:])
+            size = [self.resize * side // shorter for side in pixels.shape[-2:]]
         if list(pixels.shape[-2:]) != size:
             pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         top, left = (round((side - self.image_size) / 2) for side in size)

@@ -8,8 +8,10 @@ Errors:
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from models.surrogate import refuse_unknown
 IMAGENET_WEIGHTS = {"resnet18": "ResNet18_Weights.IMAGENET1K_V1", "resnet50": "ResNet50_Weights.IMAGENET1K_V2"}
 IMAGENET_TOP1 = {"resnet18": 69.76, "resnet50": 80.86}
 STEMS = ("imagenet", "cifar")
+SILENCE_SECONDS = 30.0  # of a server in the middle of a download
 
 
 class WeightsError(Exception):
@@ -74,10 +77,18 @@ def load_imagenet_weights(encoder: Encoder, architecture: str, *, file: Path | N
     renamed = {_our_name(name): value for name, value in state.items() if not name.startswith("fc.")}
     try:
         encoder.load_state_dict(renamed)
-    except RuntimeError as error:
+    except RuntimeError as error:  # its text is as long as the network
         raise WeightsError(
-            f"these weights do not fit {architecture}: they need the imagenet stem and three channels. {error}"
+            f"these weights do not fit {architecture} with the imagenet stem and three channels: tensors are missing, "
+            f"unknown or of another shape, such as {_first_misfit(encoder, renamed)}"
         ) from error
+
+
+def _first_misfit(encoder: Encoder, given: Mapping[str, Tensor]) -> str:
+    wanted = {name: value.shape for name, value in encoder.state_dict().items()}
+    shapes = {name: value.shape for name, value in given.items()}
+    names = [name for name in {**wanted, **shapes} if not name.endswith(".num_batches_tracked")]  # may be missing
+    return next((name for name in names if wanted.get(name) != shapes.get(name)), "a counter of a batch norm")
 
 
 def _our_name(name: str) -> str:
@@ -89,13 +100,25 @@ def _downloaded(architecture: str) -> Mapping[str, Tensor]:
 
     weights = models.get_weight(IMAGENET_WEIGHTS[architecture])
     try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        with _no_endless_wait():
+            state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise WeightsUnavailableError(
             f"cannot download the ImageNet weights of {architecture} ({error}). Fetch {weights.url} on a machine "
-            "that is online and name the file, or train from scratch (weights: none)."
+            "that is online, or train from scratch (weights: none)."
         ) from error
     return state
+
+
+@contextmanager
+def _no_endless_wait() -> Iterator[None]:
+    """torch sets no timeout: a server that falls silent would hold the job for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
@@ -104,7 +127,9 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     except OSError as error:
         raise WeightsUnavailableError(f"cannot read the weights file {file}: {error}") from error
     except Exception as error:  # what unpickling something else ends in is anyone's guess
-        raise WeightsError(f"{file} is not a torchvision weights file: {error}") from error
+        raise WeightsError(
+            f"{file} is not a torchvision weights file: it is damaged, or holds more than a state dict"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file} holds no state dict")
     return state

@@ -74,7 +74,20 @@ def _check_training(spec: ExperimentSpec, source: WeightsSource) -> list[Problem
             detail = f"{name} has no {training.weights} weights; use 'none', or one of {', '.join(offers)}"
             found.append(Problem("/training/weights", detail))
         found += _check_depths(training, name, facts.depths)
-    return found + _check_branch_at(spec, source)
+    return found + _check_overrides(spec) + _check_branch_at(spec, source)
+
+
+def _check_overrides(spec: ExperimentSpec) -> list[Problem]:
+    """An override that changes nothing was meant for another cell. (The parent of a branch is trained as its cell.)"""
+    return [
+        Problem(
+            f"/training/overrides/{i}",
+            f"is for no cell of this experiment: architectures {', '.join(spec.architectures)}; "
+            f"variants {', '.join(spec.variants)}",
+        )
+        for i, override in enumerate(spec.training.overrides)
+        if override.architecture not in (None, *spec.architectures) or override.variant not in (None, *spec.variants)
+    ]
 
 
 def _check_source(spec: ExperimentSpec, dataset: Dataset, source: SourceCheckpoint) -> list[Problem]:

@@ -164,7 +164,7 @@ def class_order(name: str, found: Sequence[str]) -> tuple[str, ...]:
     official = KNOWN[name].classes
     if set(found) != set(official):
         missing, foreign = sorted(set(official) - set(found)), sorted(set(found) - set(official))
-        raise ValueError(f"classes of {name} do not match: missing {missing}, not of it {foreign}")
+        raise ValueError(f"classes of {name} do not match: missing {missing[:5]}, not of it {foreign[:5]}")
     return official
 
 

@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.domain.architectures import Variant
 from app.domain.errors import InvalidInput, Problem, suggestion
@@ -35,8 +36,15 @@ def _json(value: Any) -> Any:
         raise ValueError("is not JSON that can be read") from error
 
 
-Numbers = Annotated[list[float], Field(min_length=1, max_length=3), BeforeValidator(_numbers)]
-Epochs = Annotated[str, Field(pattern=r"^<\d{1,5}(,\d{1,5})?>$")]
+def _epochs(value: str) -> str:
+    if not re.fullmatch(r"<[0-9]{1,5}(,[0-9]{1,5})?>", value):
+        raise ValueError("must be like '<200>', or '<5,5>' for a branch")
+    return value
+
+
+_Number = Annotated[float, Field(gt=-1e6, lt=1e6)]
+Numbers = Annotated[list[_Number], Field(min_length=1, max_length=3), BeforeValidator(_numbers)]
+Epochs = Annotated[str, AfterValidator(_epochs)]
 
 
 class Declared(BaseModel):
@@ -81,8 +89,9 @@ def _problems(error: ValidationError) -> list[Problem]:
         steps = [str(step) for step in fault["loc"]]
         depth = 2 if steps[0] == "decoder" else 1  # deeper names are those of pydantic's tries
         detail = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden" and len(steps) == 1:
-            detail = "unknown field" + suggestion(steps[0], Declared.model_fields)
+        if fault["type"] == "extra_forbidden":
+            known = Declared.model_fields if len(steps) == 1 else DecoderSpec.model_fields
+            detail = "unknown field" + suggestion(steps[-1], known)
         pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps[:depth])
         places.setdefault(pointer, []).append(detail)
     return [Problem(pointer, " or ".join(dict.fromkeys(details))) for pointer, details in places.items()]
@@ -90,7 +99,10 @@ def _problems(error: ValidationError) -> list[Problem]:
 
 @dataclass(frozen=True)
 class Described:
-    """What a file of ours says of itself; None for what it does not say. `model`: a ModelSpec as a dict."""
+    """What a file of ours says of itself; None for what it does not say. `model`: a ModelSpec as a dict.
+
+    `label`: a name that someone gave; `name` is that, or one made up for it here.
+    """
 
     model: Mapping[str, Any]
     dataset: str | None = None
@@ -99,6 +111,7 @@ class Described:
     branch_seed: int | None = None
     epochs: str | None = None
     name: str | None = None
+    label: str | None = None
 
 
 def described(model: Mapping[str, Any], metadata: Mapping[str, Any]) -> Described:
@@ -113,8 +126,10 @@ def described(model: Mapping[str, Any], metadata: Mapping[str, Any]) -> Describe
     }
     branch_seed = _sound({"seed": run.get("branch_seed")}).get("seed")
     known = _sound(said)
+    given = known.get("name") != str(run.get("file_sha256"))[:SHORT]
     return Described(
-        model, classes=[str(c) for c in classes] if isinstance(classes, list) else None, branch_seed=branch_seed,
+        model, label=known.get("name") if given else None,
+        classes=[str(c) for c in classes] if isinstance(classes, list) else None, branch_seed=branch_seed,
         **{**known, "name": known.get("name") or _origin(run)},
     )
 
@@ -142,7 +157,7 @@ def contradictions(declared: Declared, file: Described) -> list[Problem]:
     """Where what is said beside a file of ours is not what it says itself."""
     model = file.model
     said = {
-        "dataset": file.dataset, "seed": file.seed, "epochs": file.epochs, "name": file.name,
+        "dataset": file.dataset, "seed": file.seed, "epochs": file.epochs, "name": file.label,
         **{name: model[name] for name in ("architecture", "variant", "stem", "image_size", "mean", "std")},
     }
     given = declared.model_dump(exclude={"decoder"}, exclude_none=True)

@@ -46,7 +46,7 @@ class Measured:
     reasons: Sequence[str]
     draws: int
     parameters: int
-    freeze_depth: int = 0
+    freeze_depth: int | None = None  # not known of a network that was trained elsewhere
 
 
 def choose_protocol(measured: Sequence[Measured]) -> str | None:

@@ -105,8 +105,8 @@ def _resize(
     training: TrainingSpec, source: WeightsSource, recipe: Recipe, architecture: str, image_size: int | None
 ) -> int | None:
     """The side to resize to before the middle is kept (null: no crop), in torchvision's proportion to 224."""
-    if source.checkpoint is not None and training.image_size is None:
-        return source.checkpoint.resize
+    if source.checkpoint is not None:  # a size that is only repeated changes nothing
+        return source.checkpoint.resize if image_size == source.checkpoint.image_size else None
     offers = [offer for offer in ARCHITECTURES[architecture].weights if offer.name == training.weights]
     if not recipe.center_crop or not offers or image_size is None:
         return None
@@ -198,11 +198,17 @@ def _train_run(
     spec = {
         "kind": "train", "dataset": _dataset_reference(dataset), "architecture": architecture, "variant": "default",
         "seed": seed, "epochs": training.epochs, "keep_epochs": kept_epochs,
-        "model": {**training.weights, "stem": training.stem, "image_size": training.image_size,
+        "model": {**training.weights, "stem": training.stem, "image_size": _image_size(training, dataset),
                   **({"resize": training.resize} if training.resize is not None else {})},
         "training": _training_dict(training, training.continuous_rates),
     }
     return PlannedRun("train", spec)
+
+
+def _image_size(training: CellTraining, dataset: Dataset) -> int | None:
+    """Null where the images have this size already: then nothing is resized."""
+    side = training.image_size
+    return None if training.resize is None and dataset.shape[1:] == (side, side) else side
 
 
 def _branch_run(

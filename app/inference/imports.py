@@ -15,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.domain.architectures import ARCHITECTURES
 from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.imports import Declared, Described, completed, contradictions, decoder_faults, described, import_run
-from app.domain.plan import PlannedRun
+from app.domain.plan import PlannedRun, decoder_settings
 from app.storage import artifacts, datasets, imports
 from app.storage.engine import Database
 from app.storage.identifiers import new_id
@@ -72,10 +73,11 @@ def examine(path: Path, declared: Declared, data_dir: Path, *, pickled: bool = F
         dataset.name, spec.to_dict(), sha256, seed=said.seed, epochs=said.epochs, name=said.name,
         branch_seed=own.branch_seed if own else None,
     )
-    write = _copier(path) if own else _converter(path, spec, names, _metadata(run, dataset), pickled=pickled)
+    kept = own is not None and all(ours == theirs for ours, theirs in names.items())
+    write = _copier(path) if kept else _converter(path, spec, names, _metadata(run, dataset), pickled=pickled)
     return CheckedWeights(
         run, {"model": spec.to_dict(), **_metadata(run, dataset)}, {"parameters": _parameters(spec)},
-        unchanged=own is not None, named=declared.name is not None, write=write,
+        unchanged=kept, named=declared.name is not None, write=write,
     )
 
 
@@ -144,13 +146,16 @@ def _declared_spec(said: Declared, dataset: Dataset, channels: int, width: int) 
     from models.decoder import DecoderConfig
     from models.registry import ModelSpec
 
-    stem = "imagenet" if width == IMAGENET_STEM and said.architecture != "resnet20" else "cifar"
-    decoder = DecoderConfig.from_dict(said.decoder.model_dump()) if said.decoder else None
+    architecture = str(said.architecture)
+    stem = said.stem or ("imagenet" if width == IMAGENET_STEM else "cifar")
+    stems = ARCHITECTURES[architecture].stems
+    variant = said.variant or "default"
+    decoder = DecoderConfig.from_dict(decoder_settings(said.decoder, variant)) if said.decoder else None
     try:
         return ModelSpec(
-            str(said.architecture), said.variant or "default", len(dataset.classes), dataset.shape,
+            architecture, variant, len(dataset.classes), dataset.shape,
             mean=tuple(said.mean or (0.0,) * channels), std=tuple(said.std or (1.0,) * channels),
-            image_size=said.image_size, stem=said.stem or stem, decoder=decoder,
+            image_size=said.image_size, stem=stem if stem in stems else stems[0], decoder=decoder,
         )
     except ValueError as error:  # what no field is at fault for: images that no network takes
         raise InvalidInput([Problem("/dataset", str(error))]) from error

@@ -115,10 +115,10 @@ def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
     for name, value in equal.items():
         if value is not None:
             query = query.where(getattr(Figure, name) == value)
-    return [_measured(figure, frozen or 0) for figure, frozen in session.execute(query.order_by(Figure.run_id))]
+    return [_measured(figure, frozen) for figure, frozen in session.execute(query.order_by(Figure.run_id))]
 
 
-def _measured(figure: Figure, freeze_depth: int) -> Measured:
+def _measured(figure: Figure, freeze_depth: int | None) -> Measured:
     columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth"}
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,

@@ -61,6 +61,8 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
 def find_source(session: Session, spec: ExperimentSpec, data_dir: Path) -> WeightsSource:
     """What `training.weights` names, as it is here now. Raises InvalidInput."""
     weights = spec.training.weights
+    if spec.checkpoints:  # then nothing is trained
+        return WeightsSource()
     if weights.startswith(CHECKPOINT_PREFIX):
         return WeightsSource(checkpoint=_source_checkpoint(session, weights, data_dir))
     if weights != IMAGENET:

@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_refused():
         Normalize((0.5,), (0.0,))
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 28), (300, 401)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 28), (49, 50), (50, 49), (300, 401)])
 @pytest.mark.parametrize("architecture", ["ResNet18_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2"])
 def test_a_crop_of_the_middle_is_torchvisions_own_preprocessing(architecture, height, width):
     from torchvision.models import get_weight

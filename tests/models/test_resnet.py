@@ -1,5 +1,7 @@
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 from torchvision import models
 
 from models import resnet
+from models.normalize import Normalize
 from models.registry import build
 from models.resnet import WeightsError, WeightsUnavailableError, load_imagenet_weights
 
@@ -86,7 +89,7 @@ def test_being_offline_says_what_to_do(spec, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(ROOT / "nowhere"))
     monkeypatch.setattr(torch.hub.os, "makedirs", lambda *_, **__: None)
-    with pytest.raises(WeightsUnavailableError, match=r"resnet18-\w+\.pth.*name the file.*from scratch"):
+    with pytest.raises(WeightsUnavailableError, match=r"resnet18-\w+\.pth.*online, or train from scratch"):
         load_imagenet_weights(build(spec("resnet18", stem="imagenet")).encoder, "resnet18")
 
 
@@ -99,3 +102,16 @@ def test_weights_on_offer_exist_in_torchvision():
 def test_torchvision_is_not_imported_before_it_is_needed():
     code = "import sys, models.checkpoint, models.summary, models.freezing; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+def test_a_server_that_falls_silent_does_not_hold_the_download(monkeypatch, tmp_path):
+    monkeypatch.setattr(resnet, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        encoder = resnet.resnet_encoder("resnet18", Normalize((0.5,) * 3, (0.2,) * 3))
+        began = time.monotonic()
+        with pytest.raises(resnet.WeightsUnavailableError, match="timed out"):
+            resnet.load_imagenet_weights(encoder, "resnet18")
+    assert time.monotonic() - began < 10
+    assert socket.getdefaulttimeout() is None

@@ -252,6 +252,28 @@ def _with_metadata(path: Path, metadata: dict[str, str]) -> Path:
     return changed
 
 
+def test_a_file_of_ours_in_torchvisions_names_is_written_anew_so_that_it_can_be_read(api, upload, files) -> None:
+    from safetensors.torch import load_file
+
+    from models.foreign import open_tensors
+
+    path = files(own=own_metadata(), architecture="resnet18")
+    state = {name.removeprefix("encoder.").removeprefix("stem."): value for name, value in load_file(path).items()}
+    state |= {f"fc.{part}": state.pop(f"decoder.linear.{part}") for part in ("weight", "bias")}
+    with open_tensors(path) as tensors:
+        save_file(state, path, metadata=dict(tensors.metadata))
+    checkpoint_id = upload(path).json()["id"]
+    pixels = np.zeros((1, 8, 8)).tolist()
+    assert api.post(f"/checkpoints/{checkpoint_id}/predict", json={"images": [pixels]}).status_code == 200
+
+
+def test_a_decoder_setting_that_the_variant_does_not_read_makes_no_other_checkpoint(upload, files) -> None:
+    path = files(variant="lif", decoder=DecoderConfig())
+    first = upload(path, **PLAIN, variant="lif")
+    again = upload(path, **PLAIN, variant="lif", decoder='{"spike_mode": "D"}')
+    assert (first.status_code, again.status_code, again.json()["id"]) == (201, 200, first.json()["id"])
+
+
 def test_a_form_that_is_none_or_has_not_one_file_is_refused(api, files, problem_of) -> None:
     content = files().read_bytes()
     two = [("file", content), ("file", content)]

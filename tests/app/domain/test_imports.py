@@ -38,9 +38,10 @@ def test_text_from_a_form_becomes_numbers_lists_and_settings() -> None:
         ({"mean": "a,b"}, "/mean", "number"), ({"mean": "[1"}, "/mean", "JSON"), ({"mean": "nan"}, "/mean", "finite"),
         ({"mean": "1,2,3,4"}, "/mean", "at most 3"), ({"seed": "-1"}, "/seed", "0"),
         ({"seed": "1.5"}, "/seed", "integer"),
-        ({"epochs": "5"}, "/epochs", "pattern"), ({"epochs": "<5>\n"}, "/epochs", "pattern"),
+        ({"epochs": "5"}, "/epochs", "like '<200>'"), ({"epochs": "<5>\n"}, "/epochs", "like '<200>'"),
+        ({"mean": "1e9,0,0"}, "/mean", "less than"), ({"std": "-1e9"}, "/std", "greater than"),
         ({"name": ""}, "/name", "at least 1"), ({"name": "x" * 101}, "/name", "at most 100"),
-        ({"decoder": "{"}, "/decoder", "JSON"), ({"decoder": '{"betta": 1}'}, "/decoder/betta", "not permitted"),
+        ({"decoder": "{"}, "/decoder", "JSON"), ({"decoder": '{"betta": 1}'}, "/decoder/betta", "did you mean 'beta'"),
         ({"decoder": '{"gain": "no"}'}, "/decoder/gain", "'learned' or"),
         ({"achitecture": "x"}, "/achitecture", "'arch"),
         ({"a/b": "x"}, "/a~1b", "unknown field"),
@@ -114,6 +115,14 @@ def test_what_is_said_beside_a_file_of_ours_may_repeat_it_and_not_contradict_it(
     [problem] = contradictions(read_declared({field: wrong}), own)
     assert problem.pointer.startswith(f"/{field}")
     assert "the file itself says" in problem.detail
+
+
+def test_a_name_that_nobody_gave_may_be_replaced_and_one_that_someone_gave_may_not() -> None:
+    mine = read_declared({"name": "mine"})
+    for made_up in (RUN, run().spec):
+        assert contradictions(mine, described(MODEL, {"run": made_up})) == []
+    [problem] = contradictions(mine, described(MODEL, {"run": run(name="other").spec}))
+    assert problem.pointer == "/name"
 
 
 @pytest.mark.parametrize(

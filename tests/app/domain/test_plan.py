@@ -169,6 +169,10 @@ def test_a_parent_of_another_length_keeps_only_its_own_branches_epochs() -> None
     assert {(r.spec["epochs"], tuple(r.spec["keep_epochs"])) for r in runs if r.kind == "train"} == {(7, ()), (9, (3,))}
 
 
+def test_a_size_that_the_images_have_anyway_gives_the_same_runs() -> None:
+    assert plan(training={"image_size": 8}) == plan()
+
+
 def test_what_is_only_shown_does_not_keep_two_equal_evaluations_apart() -> None:
     run = next(r for r in plan(seeds=[0]) if r.kind == "evaluate")
     reworded = {**run.spec, "subject": {**run.spec["subject"], "settings": "in other words"}}
@@ -314,6 +318,7 @@ def test_a_start_from_a_checkpoint_is_known_by_its_content_and_takes_over_its_in
     assert (spec["training"]["recipe"], spec["training"]["freeze_depth"]) == ("study", 3)
     assert spec_of(plan_from(source(image_size=64), image_size=32), "train")["model"]["image_size"] == 32
     assert spec_of(plan_from(source(image_size=64, resize=73)), "train")["model"]["resize"] == 73
+    assert plan_from(source(image_size=64, resize=73), image_size=64) == plan_from(source(image_size=64, resize=73))
     assert "resize" not in spec_of(plan_from(source(image_size=64, resize=73), image_size=32), "train")["model"]
     keys = [{r.key for r in plan_from(source(**given))} for given in ({}, {"id": "ckpt_2"}, {"sha256": "0" * 64})]
     assert keys[0] == keys[1], "the same file under another id"
