@@ -239,7 +239,8 @@ def fetch(names: Annotated[list[str], typer.Argument(help="data sets to download
 @cli.command()
 def attacks() -> None:
     """List attacks and suites; needs no running service."""
-    from app.domain.attacks import ATTACKS, SUITES
+    from app.domain.attacks import ATTACKS
+    from app.domain.suites import SUITES
 
     rows = [[a.name, a.title, ", ".join(a.norms), a.box, a.reference] for a in ATTACKS.values()]
     _print_table(["attack", "", "norms", "box", "reference"], rows)

@@ -8,10 +8,11 @@ from fastapi import APIRouter
 
 from app.api.dependencies import ServicesOf
 from app.domain.architectures import ARCHITECTURES
-from app.domain.attacks import ATTACKS, SUITES
+from app.domain.attacks import ATTACKS
 from app.domain.datasets import Dataset, how_to_get
 from app.domain.epsilon import format_epsilon
 from app.domain.errors import Conflict, NotFound
+from app.domain.suites import SUITES
 from app.domain.weights import CHECKPOINT_PREFIX
 from app.storage import datasets, weights
 

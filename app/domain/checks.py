@@ -6,13 +6,14 @@ Fields, types and ranges were checked before, by the models of `app.domain.spec`
 from fractions import Fraction
 
 from app.domain.architectures import ARCHITECTURES
-from app.domain.attacks import SUITES, Norm, find_attack
+from app.domain.attacks import Norm, find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
 from app.domain.errors import Problem, suggestion
 from app.domain.plan import resolve_training
 from app.domain.recipes import RECIPES
 from app.domain.spec import AttackUse, EvaluationSpec, ExperimentSpec, TrainingSpec
+from app.domain.suites import SUITES
 from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, SourceCheckpoint, WeightsSource
 
 MAX_RUNS = 2_000

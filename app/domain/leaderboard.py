@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.domain.architectures import VARIANTS
-from app.domain.attacks import SUITE_STRENGTH
 from app.domain.protocol import digest
 from app.domain.ranking import rank
 from app.domain.statistics import estimate
+from app.domain.suites import SUITE_STRENGTH
 
 SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from app.domain.architectures import ARCHITECTURES, SPIKING
-from app.domain.attacks import SUITES, Stage, find_attack
+from app.domain.attacks import find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
 from app.domain.lifecycle import RunKind
@@ -20,6 +20,7 @@ from app.domain.protocol import Protocol, digest
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
 from app.domain.subject import subject_of
+from app.domain.suites import SUITES, Stage
 from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, WeightsSource
 
 VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
-from app.domain.attacks import NORMS, Norm, Stage
+from app.domain.attacks import NORMS, Norm
 from app.domain.epsilon import format_epsilon, parse_epsilon
+from app.domain.suites import Stage
 
 SELECTION_DRAWS = 32  # S: draws that choose the worst candidate of an image
 FRESH_DRAWS = 100  # R: fresh draws that are reported on it

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.domain.attacks import ATTACKS, Norm
+from app.domain.attacks import ATTACKS, OWN_GRADIENT, Norm
 from worker.attacks.ball import acceptable, per_image, project
 from worker.attacks.search import Found, Progress, Search
 from worker.attacks.target import Target
@@ -33,6 +33,10 @@ class Attack(ABC):
             raise ValueError(f"{self.name} has no norm {self.norm!r}; it has {', '.join(entry.norms)}")
         entry.resolve({name: getattr(self, name) for name in entry.parameters})
 
+    def applies_to(self, target: Target) -> bool:
+        """Whether this stage is anything to `target`; one that is not is passed over, and has no figure."""
+        return target.has_gradient(getattr(self, "gradient", OWN_GRADIENT))
+
     @abstractmethod
     def run(self, search: Search) -> None:
         """The paper's loop, over `search`."""
@@ -57,8 +61,9 @@ class Attack(ABC):
     ) -> Found:
         """The search alone. A minimum-norm attack's images may lie outside the balls: `confine` them."""
         _check(x0, labels, epsilon=epsilon, ids=ids)
+        through = target.through(getattr(self, "gradient", OWN_GRADIENT))
         search = Search(
-            target, x0, labels, epsilon=epsilon, ids=ids, norm=self.norm, seed=seed, stream=self.name,
+            through, x0, labels, epsilon=epsilon, ids=ids, norm=self.norm, seed=seed, stream=self.name,
             draws=getattr(self, "draws", 1), progress=progress,
         )
         if len(search):

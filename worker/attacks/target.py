@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from app.domain.attacks import OWN_GRADIENT
 from models.noise import KeyedNoise
 
 
@@ -101,6 +102,16 @@ class Target:
 
     def __repr__(self) -> str:
         return f"Target({type(self.model).__name__}, batch_size={self.batch_size}, stochastic={self.stochastic})"
+
+    def has_gradient(self, gradient: str) -> bool:
+        """Whether the model can be differentiated by this name of the catalogue."""
+        return gradient == OWN_GRADIENT
+
+    def through(self, gradient: str) -> "Target":
+        """The same model, differentiated in another way. Raises ValueError where it cannot be."""
+        if not self.has_gradient(gradient):
+            raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}; it has {OWN_GRADIENT}")
+        return self
 
     def effective_draws(self, draws: int) -> int:
         """1 for a deterministic model, whose draws are all alike."""

@@ -65,10 +65,13 @@ class _Evaluation:
         return self._result()
 
     def _stages(self, radius: int) -> Iterator[int]:
-        """Numbers of the stages that run at a radius."""
+        """Numbers of the stages that run at a radius on this model."""
         epsilon = self.protocol.eps[radius]
-        grids = [stage.grid for stage in self.protocol.stages]
-        return (number for number, grid in enumerate(grids) if grid is None or epsilon in grid)
+        planned = enumerate(zip(self.protocol.stages, self.attacks, strict=True))
+        return (
+            number for number, (stage, attack) in planned
+            if (stage.grid is None or epsilon in stage.grid) and attack.applies_to(self.jury.target)
+        )
 
     def _stage(self, radius: int, number: int) -> None:
         rows = self.worst.standing() if self.protocol.survivors else self.rows

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from app.domain.attacks import ATTACKS, SUITES
+from app.domain.attacks import ATTACKS
+from app.domain.suites import SUITES
 from app.storage import workers
 from app.storage.engine import now_epoch
 from app.storage.tables import Worker

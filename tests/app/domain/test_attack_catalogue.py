@@ -2,8 +2,9 @@ import importlib.util
 
 import pytest
 
-from app.domain.attacks import ATTACKS, SUITE_STRENGTH, SUITES, find_attack
+from app.domain.attacks import ATTACKS, find_attack
 from app.domain.protocol import canonical_json
+from app.domain.suites import SUITE_STRENGTH, SUITES
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))

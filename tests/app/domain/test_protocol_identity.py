@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.domain.attacks import ATTACKS, SUITES, Stage
+from app.domain.attacks import ATTACKS
 from app.domain.protocol import Protocol, digest
+from app.domain.suites import SUITES, Stage
 
 EPS = Fraction(8, 255)
 

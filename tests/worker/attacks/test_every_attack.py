@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from app.domain.attacks import ATTACKS, SUITES
+from app.domain.attacks import ATTACKS
+from app.domain.suites import SUITES
 from worker.attacks import ATTACK_CLASSES, Target, build_attack
 
 SMALL = {"pgd": {"steps": 8}, "deepfool": {"steps": 10}, "square": {"queries": 60}, "noise": {"tries": 4}}

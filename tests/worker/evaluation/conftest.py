@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.domain.attacks import ATTACKS, Stage
+from app.domain.attacks import ATTACKS
 from app.domain.protocol import Protocol
+from app.domain.suites import Stage
 
 
 class Rows(nn.Module):
