@@ -54,16 +54,15 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """-(z_y - z_t) / (z_1 - (z_3 + z_4) / 2 + 1e-12) of the mean logits z, z_1 the highest; to be climbed.
 
-    Croce & Hein 2020, arXiv:2003.01690. With three classes z_2 and z_3 stand for z_3 and z_4 (z_3 alone would make
-    it constant for the lowest target); with two it is z_t - z_y.
+    Croce & Hein 2020, arXiv:2003.01690. With fewer than four classes it is z_t - z_y: divided by what ranks there
+    are, it would be constant for one of the targets, or be climbed by raising the label.
     """
     z = logits.mean(0)
     gap = (z.gather(1, labels[:, None]) - z.gather(1, targets[:, None]))[:, 0]
-    if z.shape[1] == 2:
+    if z.shape[1] < 4:
         return -gap
     ordered = z.sort(dim=1, descending=True).values
-    low = min(z.shape[1], 4)
-    return -gap / (ordered[:, 0] - ordered[:, low - 2 : low].mean(1) + 1e-12)
+    return -gap / (ordered[:, 0] - ordered[:, 2:4].mean(1) + 1e-12)
 
 
 def correct_share(logits: Tensor, labels: Tensor) -> Tensor:
