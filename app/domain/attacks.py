@@ -128,7 +128,21 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
-            "square", "Square attack", ("linf",), "black",
+            "fab", "FAB-T: fast adaptive boundary, projected into the ball", ("linf", "l2"), "white",
+            "Croce, Hein 2020, arXiv:1907.02044",
+            {
+                "steps": Parameter(100, "linearisations a target", 1, 10_000),
+                "targets": Parameter(9, "target classes, highest logits first", 1, 1000),
+                "restarts": Parameter(1, "independent starts", 1, 100),
+                "alpha_max": Parameter(0.1, "largest share of the step towards the image's own plane", 0.0, 1.0),
+                "eta": Parameter(1.05, "how far to the plane and past it", 1.0, 2.0),
+                "beta": Parameter(0.9, "share of the perturbation kept once it fools", 0.0, 1.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "square", "Square attack", ("linf", "l2"), "black",
             "Andriushchenko et al. 2020, arXiv:1912.00049",
             {
                 "queries": Parameter(5000, "forward passes an image", 1, 100_000),

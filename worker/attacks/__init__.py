@@ -6,6 +6,7 @@ from app.domain.attacks import Norm, find_attack
 from worker.attacks.apgd import APGD
 from worker.attacks.attack import Attack
 from worker.attacks.deepfool import DeepFool
+from worker.attacks.fab import FAB
 from worker.attacks.fgsm import FGSM
 from worker.attacks.mifgsm import MIFGSM
 from worker.attacks.noise import Noise
@@ -14,7 +15,9 @@ from worker.attacks.search import Found
 from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
 
-ATTACK_CLASSES: dict[str, type[Attack]] = {cls.name: cls for cls in (FGSM, PGD, MIFGSM, APGD, DeepFool, Square, Noise)}
+ATTACK_CLASSES: dict[str, type[Attack]] = {
+    cls.name: cls for cls in (FGSM, PGD, MIFGSM, APGD, DeepFool, FAB, Square, Noise)
+}
 
 
 def build_attack(name: str, *, norm: Norm, **given: Any) -> Attack:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from worker.attacks.attack import Attack
-from worker.attacks.ball import direction, lengths, per_image, project
+from worker.attacks.ball import direction, per_image, project
 from worker.attacks.loss import TargetedLoss, cross_entropy, dlr, targeted_cross_entropy, targeted_dlr
-from worker.attacks.noise import gaussian_on_sphere
+from worker.attacks.noise import start_on_sphere
 from worker.attacks.search import Search
 from worker.attacks.target import Point
 
@@ -147,13 +147,8 @@ class APGD(Attack):
         return search.drop_fooled(search.x0, at, rivals)[0]
 
     def _start(self, search: Search) -> Tensor:
-        x0, noise = search.x0, search.noise("start")
-        if self.norm == "l2":
-            delta = gaussian_on_sphere(x0, search.epsilon, "l2", noise)
-        else:
-            t = 2 * noise.uniform_per_image(*x0.shape[1:]).to(x0.device) - 1
-            delta = t * per_image(search.epsilon / lengths(t, "linf").to(t.dtype), x0)
-        return project(x0 + delta, x0, search.epsilon, self.norm)
+        delta = start_on_sphere(search.x0, search.epsilon, self.norm, search.noise("start"))
+        return project(search.x0 + delta, search.x0, search.epsilon, self.norm)
 
     def _begin(self, search: Search, x: Tensor, targets: Tensor) -> _Path:
         at = self._look(search, x, targets, step=0)
