@@ -19,6 +19,7 @@ from worker.attacks.loss import Loss, correct_share, margin
 from worker.attacks.target import Derive, Point, Target
 
 Progress = Callable[[float], None]
+_FIRST_DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Search:
     epsilon curve are differences in strength, not in luck.
 
     A deterministic model is fooled by one wrong answer. A stochastic one when all draws of a step are
-    wrong, and then SELECTION_DRAWS draws of a stream of their own as well.
+    wrong, and then SELECTION_DRAWS draws of a stream of their own as well; where the search sees expected logits, when
+    these are wrong and then the draws. One that is not confirmed goes on being pushed.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Search:
         standing = (~fooled).nonzero()[:, 0]
         for name in ("x0", "labels", "epsilon", "ids", "_rows"):
             setattr(self, name, getattr(self, name)[standing])
+        self.target.keep(standing)
         return tuple(tensor[standing] for tensor in state)
 
     def offer(self, x: Tensor) -> None:
@@ -116,7 +119,7 @@ class Search:
             return
         self._counts[0, self._rows] += 1
         keys = image_keys(self.seed, f"{self.stream}/judge", self.ids)
-        point = self.target.forward(
+        point = self.target.answer(
             x, draws=self.judging_draws, noise=KeyedNoise(keys) if self.target.stochastic else None
         )
         share, gap = correct_share(point.logits, self.labels), margin(point.logits, self.labels)
@@ -145,10 +148,16 @@ class Search:
         return self._confirmed(fooled.nonzero()[:, 0], point)
 
     def _confirmed(self, rows: Tensor, point: Point) -> Tensor:
-        """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand."""
+        """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand.
+
+        The first few of these draws are asked alone: an image that is right now and then may be a candidate at
+        every step, and seldom passes them.
+        """
+        for draws in (_FIRST_DRAWS, self.judging_draws):
+            if len(rows):
+                noise = self.noise("confirm").select(rows)
+                logits = self.target.decode(point.features[rows], draws=draws, noise=noise)
+                rows = rows[(logits.argmax(2) != self.labels[rows]).all(0)]
         confirmed = torch.zeros(len(self), dtype=torch.bool, device=rows.device)
-        if len(rows):
-            noise = self.noise("confirm").select(rows)
-            logits = self.target.decode(point.features[rows], draws=self.judging_draws, noise=noise)
-            confirmed[rows] = (logits.argmax(2) != self.labels[rows]).all(0)
+        confirmed[rows] = True
         return confirmed
