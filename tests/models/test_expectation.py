@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from numpy.polynomial.legendre import leggauss
 
 from models.decoder import DecoderConfig, build_decoder
 from models.encoding import min_max
@@ -12,7 +13,7 @@ from models.firing import SPIKE_MODES, Firing
 from models.membrane import membrane_kernel
 from models.noise import KeyedNoise, image_keys
 
-FEATURES, CLASSES, BATCH = 64, 5, 3
+FEATURES, CLASSES, BATCH = 64, 3, 3
 CLOSED = [mode for mode in SPIKE_MODES if has_closed_form(mode)]
 
 
@@ -41,8 +42,8 @@ def kernel_of(built, steps=20):
 
 def exact_sigmoid(built, p, scale=1.0):
     """E sigmoid(scale V) = 1/2 + integral of Im phi(w) / sinh(pi w) over w > 0, phi the characteristic function."""
-    nodes, weights = (torch.tensor(a) for a in __import__("numpy").polynomial.legendre.leggauss(160))
-    w, dw = 6 * (nodes + 1), 6 * weights  # sinh(12 pi) is 1e16
+    nodes, weights = (torch.tensor(a) for a in leggauss(64))
+    w, dw = 4 * (nodes + 1), 4 * weights  # sinh(8 pi) is 4e10
     kernel = kernel_of(built)
     weight, bias = built.paralif.linear.weight, built.paralif.linear.bias
     angle = scale * w[:, None, None] * kernel  # (nodes, T, T)
@@ -57,7 +58,7 @@ def exact_sigmoid(built, p, scale=1.0):
 
 
 # The Gaussian, not the quadrature, is what differs at large weights.
-@pytest.mark.parametrize(("scale", "tolerance"), [(1.0, 1e-5), (4.0, 3e-4)])
+@pytest.mark.parametrize(("scale", "tolerance"), [(1.0, 3e-6), (4.0, 5e-5)])
 @pytest.mark.parametrize("kernel", ["causal", "reference"])
 def test_sb_is_the_exact_expectation(scale, tolerance, kernel):
     built, x = decoder(scale=scale, gain=1.0, kernel=kernel), features(1)
@@ -70,7 +71,7 @@ def test_sb_is_the_exact_expectation(scale, tolerance, kernel):
 def test_gs_is_the_exact_expectation_of_twice_the_potential():
     built, x = decoder("GS", gain=1.0), features(1)
     with torch.no_grad():
-        assert (built.expected(x)[0] - exact_sigmoid(built, min_max(x), 2.0)).abs().max() < 3e-5
+        assert (built.expected(x)[0] - exact_sigmoid(built, min_max(x), 2.0)).abs().max() < 1e-5
 
 
 def test_the_gradient_points_where_the_exact_one_points():
@@ -79,7 +80,7 @@ def test_the_gradient_points_where_the_exact_one_points():
     for answer in (lambda z: built.expected(z)[0], lambda z: exact_sigmoid(built, min_max(z))):
         z = x.clone().requires_grad_()
         logits = answer(z)[0]
-        grads.append(torch.autograd.grad(logits[1] - logits[3], z)[0].flatten())
+        grads.append(torch.autograd.grad(logits[1] - logits[2], z)[0].flatten())
     assert torch.nn.functional.cosine_similarity(*grads, dim=0) > 0.99999
 
 
@@ -87,7 +88,7 @@ def test_the_probit_approximation_is_close():
     built, x = decoder(gain=1.0), features()
     with torch.no_grad():
         hermite, probit = built.expected(x), built.expected(x, approximation="probit")
-    assert 0 < (hermite - probit).abs().max() < 3e-4
+    assert 0 < (hermite - probit).abs().max() < 5e-4
     with pytest.raises(ValueError, match="did you mean 'hermite'"):
         built.expected(x, approximation="hermit")
     with pytest.raises(ValueError, match="for the modes SB, GS"):
@@ -114,7 +115,7 @@ def test_expected_logits_are_the_mean_of_many_draws(mode, scale, kernel):
         error = (built.expected(x)[0] - draws.mean(0)).abs() / built.gain.scale()
         noise_of_mean = draws.std(0) / DRAWS**0.5 / built.gain.scale()
     bias = 0.0 if mode in ("SB", "GS", "TRB") else 0.006
-    assert (error < bias + 4.5 * noise_of_mean + 1e-6).all()
+    assert (error < bias + 4.5 * noise_of_mean + 1e-4).all()
 
 
 @pytest.mark.parametrize("mode", CLOSED)
