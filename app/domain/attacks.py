@@ -124,6 +124,11 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
+            "sapgd", "Stable adaptive PGD, for spiking networks", ("linf",), "white",
+            "Wang, Zhao, Chen, Zhang, Zeng 2025, arXiv:2512.22522",
+            {"steps": Parameter(100, "gradient steps", 1, 10_000), "draws": _DRAWS, "gradient": _GRADIENT},
+        ),
+        Attack(
             "deepfool", "DeepFool, projected into the ball", ("linf", "l2"), "white",
             "Moosavi-Dezfooli, Fawzi, Frossard 2016, arXiv:1511.04599",
             {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from app.domain.attacks import ATTACKS, Norm
+from app.domain.attacks import ATTACKS, SURROGATE_GRID, Norm
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,25 @@ def _stage(name: str, grid: tuple[Fraction, ...] | None = None, **given: Any) ->
     return Stage(name, ATTACKS[name].resolve(given), grid)
 
 
+_QUICK = (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200))
+# One list for all variants, so that their rows share a protocol: a stage that is nothing to a model is passed over.
+# "expected" is the own gradient of a deterministic model; "sampled" and the surrogates are nothing to one.
+_SPIKING = (
+    _stage("apgd", loss="ce", gradient="expected"),
+    _stage("apgd", loss="dlr-targeted", gradient="expected"),
+    _stage("apgd", loss="ce", gradient="sampled", draws=20),
+    *(_stage("apgd", loss="ce", steps=30, gradient=gradient) for gradient in SURROGATE_GRID),
+    _stage("sapgd", gradient="expected"),
+    _stage("sapgd", gradient="assg"),
+    _stage("square"),
+)
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
             "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", ("linf",), True,
-            (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200)),
+            _QUICK,
         ),
         Suite(
             "study", 1, "FGSM, DeepFool and Square, each alone over the study's radii", ("linf",), False,
@@ -67,7 +80,17 @@ SUITES: dict[str, Suite] = {
                 _stage("square", _STUDY_SQUARE, queries=100, schedule="standard"),
             ),
         ),
+        Suite(
+            "spiking", 1,
+            "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000:"
+            " each on the survivors",
+            ("linf",), True, _SPIKING,
+        ),
+        Suite(
+            "audit", 1, "every attack of quick and spiking: each on the survivors", ("linf",), True,
+            (*_QUICK[:2], *_SPIKING),
+        ),
     )
 }
 # From weakest to strongest: without a filter the leaderboard shows the strongest suite that has rows.
-SUITE_STRENGTH = ("custom", "study", "quick")
+SUITE_STRENGTH = ("custom", "study", "quick", "spiking", "audit")

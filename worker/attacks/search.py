@@ -78,16 +78,14 @@ class Search:
         """
         assert self.lanes == 1
         self.lanes = lanes
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name).repeat_interleave(lanes, 0))
+        self._keep(torch.arange(len(self), device=self.ids.device).repeat_interleave(lanes))
         # Ids key the noise: those of lane 0 stay what they were, and no image has one of the others.
         self.ids = self.ids + torch.arange(lanes, device=self.ids.device).repeat(len(self) // lanes) * 2**48
 
     def gather(self) -> None:
         """Each standing sample stands once again."""
         lanes, self.lanes = self.lanes, 1
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name)[::lanes])
+        self._keep(torch.arange(0, len(self), lanes, device=self.ids.device))
 
     def forward(self, x: Tensor, *, step: int) -> Point:
         """Answers at x under this step's noise: one query a sample."""
@@ -126,9 +124,7 @@ class Search:
         first = fooled[leaving].long().argmax(1) + leaving.nonzero()[:, 0] * self.lanes
         self._best[self._rows[first]] = x[first]
         standing = (~leaving).repeat_interleave(self.lanes).nonzero()[:, 0]
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name)[standing])
-        self.target.keep(standing)
+        self._keep(standing)
         return tuple(tensor[standing] for tensor in state)
 
     def offer(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -159,6 +155,12 @@ class Search:
         """What was kept; x0 where nothing was."""
         queries, gradients, faulty = self._counts
         return Found(self._best, queries, gradients, faulty, torch.zeros_like(queries, dtype=torch.bool))
+
+    def _keep(self, standing: Tensor) -> None:
+        """From now on the samples are these of those before, int64 positions."""
+        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
+            setattr(self, name, getattr(self, name)[standing])
+        self.target.keep(standing)
 
     def _count(self, cost: Tensor) -> None:
         """cost: int64 (3, batch): queries, gradients and faulty gradients of each standing sample."""
