@@ -13,8 +13,8 @@ images, radii, steps and starts by
 
 Robust accuracy is the mean share of correct answers over 100 fresh draws on what an attack returned; of it, "gap" is
 the difference from the expected model's, in points. The attacks take turns within a seed and process CPU time is
-counted, so that other load on the machine falls on all; times are medians over seeds. A second table has the time of one
-gradient alone, and that of 64 draws with an encoder pass each, as EOT is usually written.
+counted, so that other load on the machine falls on all; times are medians over seeds. A second table has the time of
+one gradient alone, and that of 64 draws with an encoder pass each, as EOT is usually written.
 """
 
 from __future__ import annotations
