@@ -54,6 +54,7 @@ check: $(STAMP) ## lint, types, migration drift and quick tests: before every co
 bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/attacks_against_peers.py
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/expected_model.py
 
 clean: ## remove the environments
 	rm -rf $(VENV) $(BENCH)

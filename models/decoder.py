@@ -12,19 +12,19 @@ says so, and a decoder that is not answers the same in each.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from models.encoding import min_max, rate_encode
-from models.firing import SPIKE_MODES, Firing
+from models.expectation import has_closed_form
+from models.firing import SPIKE_MODES
 from models.membrane import KERNELS, PositiveScalar
 from models.neurons import LIF, ParaLIF
 from models.noise import Generator
-from models.surrogate import ESTIMATORS, Surrogate, refuse_unknown, refuse_unknown_keys, surrogate_named
+from models.surrogate import ESTIMATORS, refuse_unknown, refuse_unknown_keys, surrogate_named
 
 INITIAL_GAIN = 10.0
 READOUTS = ("mean",)
@@ -112,6 +112,18 @@ class Decoder(nn.Module, ABC):
     def forward(self, features: Tensor, *, draws: int = 1, generator: Generator = None) -> Tensor:
         """Logits (draws, batch, classes), one independent draw of the noise each."""
 
+    @property
+    def has_expectation(self) -> bool:
+        """Whether `expected` has a closed form."""
+        return False
+
+    def expected(self, features: Tensor) -> Tensor:
+        """The mean of `forward` over its noise, (1, batch, classes): deterministic and differentiable.
+
+        Raises ValueError where there is no closed form.
+        """
+        raise ValueError(f"{type(self).__name__} has no closed form of its expected logits")
+
 
 class LinearDecoder(Decoder):
     """The default: one linear map. Not stochastic: every draw is the same view."""
@@ -126,6 +138,15 @@ class LinearDecoder(Decoder):
         """Logits (draws, batch, classes); `generator` is not used."""
         logits: Tensor = self.linear(features)
         return logits.expand(draws, -1, -1)
+
+    @property
+    def has_expectation(self) -> bool:
+        """Nothing is random: the answer is its own mean."""
+        return True
+
+    def expected(self, features: Tensor) -> Tensor:
+        """As `forward`."""
+        return self.forward(features)
 
 
 class SpikingDecoder(Decoder):
@@ -230,6 +251,20 @@ class ParaLIFDecoder(SpikingDecoder):
         fired, potential = self.paralif(spikes, generator)
         return potential, fired, self.gain(fired.mean(-2))
 
+    @property
+    def has_expectation(self) -> bool:
+        """True but for the modes that fire on a rise of a non-linear level (SD, TD, TRD)."""
+        return has_closed_form(self.config.spike_mode)
+
+    def expected(self, features: Tensor, *, approximation: str = "hermite") -> Tensor:
+        """The mean of `forward` over all its noise, (1, batch, classes), by `models.expectation`.
+
+        approximation: "hermite", or "probit" for the modes SB and GS.
+        """
+        chances = self.paralif.expected(min_max(features), self.config.timesteps, approximation=approximation)
+        logits: Tensor = self.gain(chances.mean(-2))
+        return logits[None].to(features.dtype)
+
 
 DECODERS: dict[str, type[LIFDecoder] | type[ParaLIFDecoder]] = {"lif": LIFDecoder, "paralif": ParaLIFDecoder}
 
@@ -240,34 +275,3 @@ def build_decoder(variant: str, *, features: int, classes: int, config: DecoderC
     if variant == "default":
         return LinearDecoder(features, classes)
     return DECODERS[variant](features, classes, config or DecoderConfig())
-
-
-@contextmanager
-def differentiated_by(
-    model: nn.Module, *, surrogate: str | None = None, estimator: str | None = None
-) -> Iterator[None]:
-    """Within the block, the neurons of `model` use another surrogate or estimator in their backward passes.
-
-    The forward pass stays as it is. For attacks, which choose their own gradients:
-
-        with differentiated_by(model, surrogate="atan:4", estimator="exact"): ...
-    """
-    lifs = [(module, module.surrogate) for module in model.modules() if isinstance(module, LIF)]
-    paralifs = [(module, module.firing) for module in model.modules() if isinstance(module, ParaLIF)]
-    chosen = surrogate_named(surrogate) if surrogate is not None else None
-    others = [_replaced(firing, surrogate=chosen, estimator=estimator) for _, firing in paralifs]
-    try:
-        for lif, before in lifs:
-            lif.surrogate = chosen or before
-        for (paralif, _), other in zip(paralifs, others, strict=True):
-            paralif.firing = other
-        yield
-    finally:
-        for lif, before in lifs:
-            lif.surrogate = before
-        for paralif, firing in paralifs:
-            paralif.firing = firing
-
-
-def _replaced(firing: Firing, *, surrogate: Surrogate | None, estimator: str | None) -> Firing:
-    return replace(firing, surrogate=surrogate or firing.surrogate, estimator=estimator or firing.estimator)

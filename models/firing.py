@@ -108,6 +108,11 @@ class Firing:
         """Whether firing takes random numbers."""
         return self.mode in STOCHASTIC_MODES
 
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether its backward pass goes through a surrogate: where a threshold decides."""
+        return _MODES[self.mode][0] in ("rise", "level")
+
     def __call__(self, potential: Tensor, *, previous: Tensor, noise: Tensor | None = None) -> Tensor:
         """Spikes of one step, from its potential and the one before (0 at rest), in their shape."""
         normalise = _MODES[self.mode][1].function

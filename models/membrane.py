@@ -70,11 +70,11 @@ def membrane_kernel(
     syn, mem = decay_rate(time_step, tau_syn, valid), decay_rate(time_step, tau_mem, valid)
     current = torch.exp(-lags * syn) * valid
     potential = torch.exp(-lags * mem) * valid * -torch.expm1(-mem)
-    with _full_precision(valid.device):
+    with full_precision(valid.device):
         return (potential[:timesteps] @ current[:, :timesteps]).to(dtype)
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Autocast off: eight bits are not enough for a filter. The meta device knows no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.expectation import expected_spikes
 from models.firing import Firing
 from models.membrane import KERNELS, PositiveScalar, decay_rate, filtered, membrane_kernel
 from models.noise import Generator, uniform
@@ -276,13 +277,38 @@ class ParaLIF(nn.Module):
 
     def forward(self, x: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor]:
         """(spikes, potentials), each (..., T, out_features); `generator` feeds the stochastic modes."""
-        firing = self.firing if self.threshold is None else replace(self.firing, threshold=self.threshold)
         return paralif(
             self.linear(x),
-            firing=firing,
+            firing=self._firing_now(),
             tau_mem=self.tau_mem(),
             tau_syn=self.tau_syn(),
             time_step=self.time_step,
             kernel=self.kernel,
             generator=generator,
         )
+
+    def expected(self, p: Tensor, timesteps: int, *, approximation: str = "hermite") -> Tensor:
+        """The chance to fire, (batch, T, out_features), when shown static rates p (batch, in_features) in [0, 1].
+
+        See `models.expectation`. Raises ValueError for a spike mode without a closed form.
+        """
+        matrix = membrane_kernel(
+            timesteps,
+            tau_mem=self.tau_mem(),
+            tau_syn=self.tau_syn(),
+            time_step=self.time_step,
+            kind=self.kernel,
+            dtype=p.dtype,
+            device=p.device,
+        )
+        return expected_spikes(
+            p,
+            weight=self.linear.weight,
+            bias=self.linear.bias,
+            kernel=matrix,
+            firing=self._firing_now(),
+            approximation=approximation,
+        )
+
+    def _firing_now(self) -> Firing:
+        return self.firing if self.threshold is None else replace(self.firing, threshold=self.threshold)

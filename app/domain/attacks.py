@@ -68,8 +68,14 @@ class Attack:
 
 
 _DRAWS = Parameter(8, "draws averaged for one gradient of a stochastic model (EOT)", 1, 256)
+# Names of `models.gradients`, each written in one way only: they are part of a protocol's identity.
+SURROGATE_GRID = (
+    "straight_through", "atan:1", "atan:2", "atan:4", "atan:8", "rectangle:0.5", "rectangle:1", "rectangle:2",
+    "fast_sigmoid", "bptr", "rga", "pdsg", "assg",
+)
 _GRADIENT = Parameter(
-    OWN_GRADIENT, "how a spiking model is differentiated: as it is, in expectation, or through another surrogate"
+    OWN_GRADIENT, "how a spiking model is differentiated: as it is, in expectation, or through another surrogate",
+    choices=(OWN_GRADIENT, "sampled", "expected", *SURROGATE_GRID),
 )
 
 ATTACKS: dict[str, Attack] = {
@@ -116,6 +122,11 @@ ATTACKS: dict[str, Attack] = {
                 "draws": _DRAWS,
                 "gradient": _GRADIENT,
             },
+        ),
+        Attack(
+            "sapgd", "Stable adaptive PGD, for spiking networks", ("linf",), "white",
+            "Wang, Zhao, Chen, Zhang, Zeng 2025, arXiv:2512.22522",
+            {"steps": Parameter(100, "gradient steps", 1, 10_000), "draws": _DRAWS, "gradient": _GRADIENT},
         ),
         Attack(
             "deepfool", "DeepFool, projected into the ball", ("linf", "l2"), "white",

@@ -126,7 +126,7 @@ def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
     """The protocol an evaluation asks for, its defaults filled in from suite and data set."""
     if evaluation.attacks is None:
         suite = SUITES[evaluation.suite or "quick"]
-        name, version, survivors, stages = suite.name, suite.version, suite.survivors, suite.stages
+        name, version, survivors, stages = suite.name, suite.version, suite.survivors, suite.stages_for(evaluation.norm)
     else:
         name, version, survivors = "custom", 1, True
         stages = tuple(Stage(use.name, find_attack(use.name).resolve(use.parameters)) for use in evaluation.attacks)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from app.domain.attacks import ATTACKS, NORMS, Norm
+from app.domain.attacks import ATTACKS, NORMS, SURROGATE_GRID, Norm
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Suite:
     norms: tuple[Norm, ...]
     survivors: bool
     stages: tuple[Stage, ...]
+
+    def stages_for(self, norm: Norm) -> tuple[Stage, ...]:
+        """Those of attacks that have the norm."""
+        return tuple(stage for stage in self.stages if norm in ATTACKS[stage.attack].norms)
 
     @property
     def grid(self) -> tuple[Fraction, ...]:
@@ -52,12 +56,34 @@ def _stage(name: str, grid: tuple[Fraction, ...] | None = None, **given: Any) ->
     return Stage(name, ATTACKS[name].resolve(given), grid)
 
 
+_QUICK = (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200))
+# AutoAttack's "standard" (Croce, Hein 2020, arXiv:2003.01690) with its budgets; a stochastic model is met with draws
+# at every stage, where AutoAttack has another suite.
+_STANDARD = (
+    _stage("apgd", loss="ce"),
+    _stage("apgd", loss="dlr-targeted", targets=9),
+    _stage("fab", targets=9),
+    _stage("square", queries=5000, schedule="standard"),
+)
+# One list for all variants, so that their rows share a protocol: a stage that is nothing to a model is passed over.
+# "expected" is the own gradient of a deterministic model; "sampled" and the surrogates are nothing to one.
+_EXPECTED = (
+    _stage("apgd", loss="ce", gradient="expected"),
+    _stage("apgd", loss="dlr-targeted", gradient="expected"),
+)
+_SAMPLED = (
+    _stage("apgd", loss="ce", gradient="sampled", draws=20),
+    *(_stage("apgd", loss="ce", steps=30, gradient=gradient) for gradient in SURROGATE_GRID),
+    _stage("sapgd", gradient="expected"),
+    _stage("sapgd", gradient="assg"),
+    _stage("square"),
+)
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", NORMS, True,
-            (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200)),
+            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", NORMS, True, _QUICK,
         ),
         Suite(
             "study", 1, "FGSM, DeepFool and Square, each alone over the study's radii", ("linf",), False,
@@ -67,18 +93,24 @@ SUITES: dict[str, Suite] = {
                 _stage("square", _STUDY_SQUARE, queries=100, schedule="standard"),
             ),
         ),
-        # AutoAttack's "standard" (Croce, Hein 2020, arXiv:2003.01690) with its budgets; a stochastic model is met
-        # with draws at every stage, where AutoAttack has another suite.
         Suite(
             "standard", 1, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
+            _STANDARD,
+        ),
+        Suite(
+            "spiking", 1,
+            "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000:"
+            " each on the survivors",
+            NORMS, True, (*_EXPECTED, *_SAMPLED),
+        ),
+        Suite(
+            "audit", 1, "every attack there is, each on the survivors", NORMS, True,
             (
-                _stage("apgd", loss="ce"),
-                _stage("apgd", loss="dlr-targeted", targets=9),
-                _stage("fab", targets=9),
-                _stage("square", queries=5000, schedule="standard"),
+                *_QUICK[:2], _stage("mifgsm"), _stage("deepfool"), *_EXPECTED,
+                _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), *_SAMPLED,
             ),
         ),
     )
 }
 # From weakest to strongest: without a filter the leaderboard shows the strongest suite that has rows.
-SUITE_STRENGTH = ("custom", "study", "quick", "standard")
+SUITE_STRENGTH = ("custom", "study", "quick", "standard", "spiking", "audit")

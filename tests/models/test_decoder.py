@@ -11,9 +11,9 @@ from models.decoder import (
     LIFDecoder,
     ParaLIFDecoder,
     build_decoder,
-    differentiated_by,
 )
 from models.firing import SPIKE_MODES
+from models.gradients import differentiated_by
 from models.noise import KeyedNoise, image_keys
 
 FEATURES, CLASSES = 16, 5

@@ -11,12 +11,13 @@ from worker.attacks.fgsm import FGSM
 from worker.attacks.mifgsm import MIFGSM
 from worker.attacks.noise import Noise
 from worker.attacks.pgd import PGD
+from worker.attacks.sapgd import SAPGD
 from worker.attacks.search import Found
 from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
 
 ATTACK_CLASSES: dict[str, type[Attack]] = {
-    cls.name: cls for cls in (FGSM, PGD, MIFGSM, APGD, DeepFool, FAB, Square, Noise)
+    cls.name: cls for cls in (FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, Square, Noise)
 }
 
 

@@ -19,6 +19,7 @@ from worker.attacks.loss import Loss, correct_share, margin
 from worker.attacks.target import Derive, Point, Target
 
 Progress = Callable[[float], None]
+_FIRST_DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Search:
     epsilon curve are differences in strength, not in luck.
 
     A deterministic model is fooled by one wrong answer. A stochastic one when all draws of a step are
-    wrong, and then SELECTION_DRAWS draws of a stream of their own as well.
+    wrong, and then SELECTION_DRAWS draws of a stream of their own as well; where the search sees expected logits, when
+    these are wrong and then the draws. One that is not confirmed goes on being pushed.
     """
 
     def __init__(
@@ -76,16 +78,14 @@ class Search:
         """
         assert self.lanes == 1
         self.lanes = lanes
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name).repeat_interleave(lanes, 0))
+        self._keep(torch.arange(len(self), device=self.ids.device).repeat_interleave(lanes))
         # Ids key the noise: those of lane 0 stay what they were, and no image has one of the others.
         self.ids = self.ids + torch.arange(lanes, device=self.ids.device).repeat(len(self) // lanes) * 2**48
 
     def gather(self) -> None:
         """Each standing sample stands once again."""
         lanes, self.lanes = self.lanes, 1
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name)[::lanes])
+        self._keep(torch.arange(0, len(self), lanes, device=self.ids.device))
 
     def forward(self, x: Tensor, *, step: int) -> Point:
         """Answers at x under this step's noise: one query a sample."""
@@ -124,8 +124,7 @@ class Search:
         first = fooled[leaving].long().argmax(1) + leaving.nonzero()[:, 0] * self.lanes
         self._best[self._rows[first]] = x[first]
         standing = (~leaving).repeat_interleave(self.lanes).nonzero()[:, 0]
-        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
-            setattr(self, name, getattr(self, name)[standing])
+        self._keep(standing)
         return tuple(tensor[standing] for tensor in state)
 
     def offer(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -138,7 +137,7 @@ class Search:
             return state
         self._counts[0, self._rows] += 1
         keys = image_keys(self.seed, f"{self.stream}/judge", self.ids)
-        point = self.target.forward(
+        point = self.target.answer(
             x, draws=self.judging_draws, noise=KeyedNoise(keys) if self.target.stochastic else None
         )
         share, gap = correct_share(point.logits, self.labels), margin(point.logits, self.labels)
@@ -157,6 +156,12 @@ class Search:
         queries, gradients, faulty = self._counts
         return Found(self._best, queries, gradients, faulty, torch.zeros_like(queries, dtype=torch.bool))
 
+    def _keep(self, standing: Tensor) -> None:
+        """From now on the samples are these of those before, int64 positions."""
+        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
+            setattr(self, name, getattr(self, name)[standing])
+        self.target.keep(standing)
+
     def _count(self, cost: Tensor) -> None:
         """cost: int64 (3, batch): queries, gradients and faulty gradients of each standing sample."""
         self._counts.index_add_(1, self._rows, cost)
@@ -171,10 +176,16 @@ class Search:
         return self._confirmed(fooled.nonzero()[:, 0], point)
 
     def _confirmed(self, rows: Tensor, point: Point) -> Tensor:
-        """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand."""
+        """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand.
+
+        The first few of these draws are asked alone: an image that is right now and then may be a candidate at
+        every step, and seldom passes them.
+        """
+        for draws in (_FIRST_DRAWS, self.judging_draws):
+            if len(rows):
+                noise = self.noise("confirm").select(rows)
+                logits = self.target.decode(point.features[rows], draws=draws, noise=noise)
+                rows = rows[(logits.argmax(2) != self.labels[rows]).all(0)]
         confirmed = torch.zeros(len(self), dtype=torch.bool, device=rows.device)
-        if len(rows):
-            noise = self.noise("confirm").select(rows)
-            logits = self.target.decode(point.features[rows], draws=self.judging_draws, noise=noise)
-            confirmed[rows] = (logits.argmax(2) != self.labels[rows]).all(0)
+        confirmed[rows] = True
         return confirmed

@@ -1,7 +1,9 @@
 """The classifier as an attack sees it: cut into encoder and decoder, in evaluation mode, in [0, 1] pixels.
 
 A stochastic model's noise lives in the decoder alone, so `draws` answers cost one encoder pass, `draws`
-batched decoder passes and one encoder backward pass: not `draws` full passes.
+batched decoder passes and one encoder backward pass: not `draws` full passes. An attack may differentiate a
+spiking model in another way than the model's own (`models.gradients`), and always through the exact estimator,
+also where the model was trained with the published one.
 
     with frozen(model):
         target = Target(model, batch_size=128)
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from app.domain.attacks import OWN_GRADIENT
+from models.gradients import Gradient, gradient_named
 from models.noise import KeyedNoise
 
 
@@ -89,9 +92,13 @@ class Target:
     """A model to be attacked. Takes any number of images, and works through them `batch_size` at a time.
 
     An attack hands over all images that still stand, so micro-batches stay full while images drop out.
+
+    gradient: how the search differentiates the model, see `through`. With `expected`, `forward` and
+    `differentiate` answer with the expected logits as a single draw; `answer` and `decode`, on which verdicts
+    rest, are always the model itself, with its noise.
     """
 
-    def __init__(self, model: Classifier, *, batch_size: int = 128) -> None:
+    def __init__(self, model: Classifier, *, batch_size: int = 128, gradient: Gradient | None = None) -> None:
         if any(module.training for module in model.modules()):
             raise ValueError("the model is in training mode: its batch norm would see the attack")
         if batch_size < 1:
@@ -99,19 +106,29 @@ class Target:
         self.model = model
         self.batch_size = batch_size
         self.stochastic = bool(model.stochastic)
+        self.gradient = gradient or gradient_named(OWN_GRADIENT)
+        self._expects = self.stochastic and self.gradient.expects
 
     def __repr__(self) -> str:
-        return f"Target({type(self.model).__name__}, batch_size={self.batch_size}, stochastic={self.stochastic})"
+        return (
+            f"Target({type(self.model).__name__}, batch_size={self.batch_size}, stochastic={self.stochastic}, "
+            f"gradient={self.gradient.name})"
+        )
 
     def has_gradient(self, gradient: str) -> bool:
-        """Whether the model can be differentiated by this name of the catalogue."""
-        return gradient == OWN_GRADIENT
+        """Whether this name of the catalogue is anything to the model. Raises ValueError for an unknown name."""
+        return gradient_named(gradient).applies_to(self.model)
 
     def through(self, gradient: str) -> "Target":
-        """The same model, differentiated in another way. Raises ValueError where it cannot be."""
-        if not self.has_gradient(gradient):
-            raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}; it has {OWN_GRADIENT}")
-        return self
+        """The same model for one attack that differentiates it by that name. Raises ValueError where it cannot."""
+        chosen = gradient_named(gradient)
+        if not chosen.applies_to(self.model):
+            raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}")
+        return Target(self.model, batch_size=self.batch_size, gradient=chosen)
+
+    def keep(self, standing: Tensor) -> None:
+        """Only these of the samples, int64 positions, will be asked about from now on, counted anew from 0."""
+        self.gradient.keep(standing)
 
     def effective_draws(self, draws: int) -> int:
         """1 for a deterministic model, whose draws are all alike."""
@@ -119,8 +136,16 @@ class Target:
 
     @torch.no_grad()
     def forward(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
-        """One encoder pass, `draws` decoder passes. x: (batch, C, H, W)."""
-        features = torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])
+        """What the search sees at x (batch, C, H, W): one encoder pass, and `draws` decoder passes or the mean."""
+        features = self._encode(x)
+        if self._expects:
+            return Point(features, self.model.decoder.expected(features))  # type: ignore[attr-defined]
+        return Point(features, self.decode(features, draws=draws, noise=noise))
+
+    @torch.no_grad()
+    def answer(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
+        """What the model itself says at x, whatever the search sees."""
+        features = self._encode(x)
         return Point(features, self.decode(features, draws=draws, noise=noise))
 
     def differentiate(
@@ -129,10 +154,10 @@ class Target:
         """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
         parts = []
         for rows in self._rows(x):
-            with torch.enable_grad():
+            with torch.enable_grad(), self.gradient.used_by(self.model, rows):
                 pixels = x[rows].detach().requires_grad_()
                 features = self.model.encoder(pixels)
-                logits = self._decode(features, draws, noise, rows)
+                logits = self._differentiable(features, draws, noise, rows)
                 derived = derive(pixels, logits, rows)
             parts.append((features.detach(), logits.detach(), derived.detach()))
         found, logits_, derived_ = zip(*parts, strict=True)
@@ -145,6 +170,15 @@ class Target:
         rows = torch.arange(len(features), device=features.device)
         parts = [self._decode(features[part], draws, noise, part) for part in torch.split(rows, at_once)]
         return torch.cat(parts, dim=1)
+
+    def _differentiable(self, features: Tensor, draws: int, noise: KeyedNoise | None, rows: Tensor) -> Tensor:
+        if not self._expects:
+            return self._decode(features, draws, noise, rows)
+        logits: Tensor = self.model.decoder.expected(features)  # type: ignore[attr-defined]
+        return logits
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])
 
     def _rows(self, x: Tensor) -> Iterator[Tensor]:
         return iter(torch.split(torch.arange(len(x), device=x.device), self.batch_size))

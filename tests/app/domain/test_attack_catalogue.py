@@ -56,7 +56,11 @@ def test_each_suite_has_full_budgets_and_a_place_in_the_order_of_strength(suite)
     assert suite.name in SUITE_STRENGTH
     for stage in suite.stages:
         assert set(stage.parameters) == set(ATTACKS[stage.attack].parameters)
-        assert all(norm in ATTACKS[stage.attack].norms for norm in suite.norms)
+    for norm in suite.norms:
+        kept = suite.stages_for(norm)
+        assert kept
+        assert all(norm in ATTACKS[stage.attack].norms for stage in kept)
+    assert {stage.attack for norm in suite.norms for stage in suite.stages_for(norm)} == {s.attack for s in suite.stages}
 
 
 def test_the_standard_suite_is_autoattacks() -> None:

@@ -11,7 +11,7 @@ from app.domain.suites import SUITES
 from worker.attacks import ATTACK_CLASSES, Target, build_attack
 
 SMALL = {
-    "pgd": {"steps": 8}, "mifgsm": {"steps": 8}, "apgd": {"steps": 8}, "deepfool": {"steps": 10},
+    "pgd": {"steps": 8}, "mifgsm": {"steps": 8}, "apgd": {"steps": 8}, "sapgd": {"steps": 8}, "deepfool": {"steps": 10},
     "fab": {"steps": 6, "targets": 3}, "square": {"queries": 60}, "noise": {"tries": 4},
 }  # fmt: skip
 VARIANTS = {
@@ -135,7 +135,7 @@ def test_a_fooled_image_costs_nothing_more(attack, net, images):
 def test_the_budget_is_kept(attack, net, images):
     found = run(attack, net, images, epsilon=torch.full((len(images),), 1e-5))
     limit = {
-        "fgsm": 1, "square": 60, "deepfool": 21, "mifgsm": 8, "apgd": 9, "fab": 1 + 3 * 6 * 2,
+        "fgsm": 1, "square": 60, "deepfool": 21, "mifgsm": 8, "apgd": 9, "sapgd": 8 + 2, "fab": 1 + 3 * 6 * 2,
         "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1),
     }[attack.name]
     if getattr(attack, "loss", "ce") == "dlr-targeted":
