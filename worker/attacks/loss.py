@@ -28,6 +28,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.gather(2, index)[..., 0] - others).mean(0)
 
 
+def mean_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The margin of the mean logits: that of the expected classifier, below zero where it errs."""
+    return margin(logits.mean(0, keepdim=True), labels)
+
+
 def correct_share(logits: Tensor, labels: Tensor) -> Tensor:
     """The share of draws answered correctly; of tied top logits the first class counts as the answer."""
     return (logits.argmax(2) == labels).float().mean(0)

@@ -98,11 +98,14 @@ class Search:
 
     def drop_fooled(self, x: Tensor, point: Point, *state: Tensor) -> tuple[Tensor, ...]:
         """Keeps x for the samples it fools, which leave; returns the rows of `state` that stand."""
-        fooled = self._fooled(point)
-        if not bool(fooled.any()):
+        return self.leave(self.fooled(point), x, *state)
+
+    def leave(self, done: Tensor, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Keeps x for the samples `done`, bool (batch,), which leave; returns the rows of `state` that stand."""
+        if not bool(done.any()):
             return state
-        self._best[self._rows[fooled]] = x[fooled]
-        standing = (~fooled).nonzero()[:, 0]
+        self._best[self._rows[done]] = x[done]
+        standing = (~done).nonzero()[:, 0]
         for name in ("x0", "labels", "epsilon", "ids", "_rows"):
             setattr(self, name, getattr(self, name)[standing])
         return tuple(tensor[standing] for tensor in state)
@@ -138,7 +141,8 @@ class Search:
     def _model_noise(self, purpose: str, step: int) -> KeyedNoise | None:
         return self.noise(purpose, step) if self.target.stochastic else None
 
-    def _fooled(self, point: Point) -> Tensor:
+    def fooled(self, point: Point) -> Tensor:
+        """Whom `point` fools, bool (batch,): a stochastic model in every draw, and in the confirming ones as well."""
         fooled = (point.logits.argmax(2) != self.labels).all(0)
         if not self.target.stochastic or len(point.logits) >= self.judging_draws:
             return fooled
