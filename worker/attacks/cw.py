@@ -11,7 +11,7 @@ from worker.attacks.loss import mean_margin
 from worker.attacks.search import Search
 from worker.attacks.target import Point
 
-INSIDE = 1 - 1e-6  # of the box, where atanh is finite
+INSIDE = 1 - 1e-3  # of the box, where atanh is finite and a black pixel is not out of Adam's reach
 FIRST_MOMENT, SECOND_MOMENT, TINY = 0.9, 0.999, 1e-8  # Adam's
 PROGRESS = 0.9999  # a loss above this share of the one a tenth of the steps ago is no progress
 
@@ -24,7 +24,8 @@ class CW(Attack):
     tenfold while no c has succeeded. Every search starts at x0; the shortest perturbation of them all is the result.
 
     Carlini, Wagner 2017, "Towards evaluating the robustness of neural networks", arXiv:1608.04644. Differs in
-    each image keeping its own time: it goes on to its next c as soon as it aborts, and not with its batch. z is
+    each image keeping its own time: it goes on to its next c as soon as it aborts, and not with its batch; and
+    in starting 1e-3 inside the box, not 1e-6, where tanh is so flat that black and white pixels hardly move. z is
     the mean over the draws; a stochastic model is fooled where it errs in every draw.
     """
 

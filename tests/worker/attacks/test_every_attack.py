@@ -13,7 +13,7 @@ from worker.attacks import ATTACK_CLASSES, Target, build_attack
 SMALL = {
     "pgd": {"steps": 8}, "deepfool": {"steps": 10}, "square": {"queries": 60}, "noise": {"tries": 4},
     "cw": {"steps": 10, "searches": 3, "learning_rate": 0.1, "initial_c": 1.0}, "fmn": {"steps": 30},
-    "hopskipjump": {"queries": 120, "first_evaluations": 20},
+    "hopskipjump": {"queries": 120, "first_evaluations": 10},
 }
 TABLE = [
     build_attack(name, norm=norm, **SMALL.get(name, {}) | more)
