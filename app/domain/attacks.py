@@ -91,6 +91,33 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
+            "mifgsm", "Momentum iterative FGSM", ("linf", "l2"), "white",
+            "Dong et al. 2018, arXiv:1710.06081",
+            {
+                "steps": Parameter(10, "gradient steps", 1, 10_000),
+                "step_size": Parameter(0.1, "length of a step as a share of eps", 1e-4, 10.0),
+                "momentum": Parameter(1.0, "share of the summed gradients kept at a step", 0.0, 10.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "apgd", "Auto-PGD", ("linf", "l2"), "white",
+            "Croce, Hein 2020, arXiv:2003.01690",
+            {
+                "loss": Parameter(
+                    "ce", "climbed: cross-entropy or difference of logits ratio, away from the label or to targets",
+                    choices=("ce", "dlr", "ce-targeted", "dlr-targeted"),
+                ),
+                "steps": Parameter(100, "gradient steps", 1, 10_000),
+                "targets": Parameter(9, "target classes, highest logits first; of targeted losses", 1, 1000),
+                "restarts": Parameter(1, "independent starts", 1, 100),
+                "rho": Parameter(0.75, "share of a window's steps that must rise, or the step is halved", 0.0, 1.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
             "deepfool", "DeepFool, projected into the ball", ("linf", "l2"), "white",
             "Moosavi-Dezfooli, Fawzi, Frossard 2016, arXiv:1511.04599",
             {
@@ -101,7 +128,21 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
-            "square", "Square attack", ("linf",), "black",
+            "fab", "FAB-T: fast adaptive boundary, projected into the ball", ("linf", "l2"), "white",
+            "Croce, Hein 2020, arXiv:1907.02044",
+            {
+                "steps": Parameter(100, "linearisations a target", 1, 10_000),
+                "targets": Parameter(9, "target classes, highest logits first", 1, 1000),
+                "restarts": Parameter(1, "independent starts", 1, 100),
+                "alpha_max": Parameter(0.1, "largest share of the step towards the image's own plane", 0.0, 1.0),
+                "eta": Parameter(1.05, "how far to the plane and past it", 1.0, 2.0),
+                "beta": Parameter(0.9, "share of the perturbation kept once it fools", 0.0, 1.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "square", "Square attack", ("linf", "l2"), "black",
             "Andriushchenko et al. 2020, arXiv:1912.00049",
             {
                 "queries": Parameter(5000, "forward passes an image", 1, 100_000),
@@ -124,6 +165,7 @@ ATTACKS: dict[str, Attack] = {
                 "confidence": Parameter(0.0, "margin by which the model has to err, in logits", 0.0, 1000.0),
                 "abort_early": Parameter(True, "end a search when a tenth of its steps brought nothing"),
                 "draws": _DRAWS,
+                "gradient": _GRADIENT,
             },
         ),
         Attack(
@@ -134,6 +176,7 @@ ATTACKS: dict[str, Attack] = {
                 "step_size": Parameter(1.0, "L2 length of the first step, in pixel units", 1e-4, 1000.0),
                 "gamma": Parameter(0.05, "first change of the radius, as a share", 1e-3, 0.999),
                 "draws": _DRAWS,
+                "gradient": _GRADIENT,
             },
         ),
         Attack(

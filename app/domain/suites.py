@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from app.domain.attacks import ATTACKS, Norm
+from app.domain.attacks import ATTACKS, NORMS, Norm
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", ("linf",), True,
+            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", NORMS, True,
             (_stage("fgsm"), _stage("pgd"), _stage("square", queries=200)),
         ),
         Suite(
@@ -67,7 +67,18 @@ SUITES: dict[str, Suite] = {
                 _stage("square", _STUDY_SQUARE, queries=100, schedule="standard"),
             ),
         ),
+        # AutoAttack's "standard" (Croce, Hein 2020, arXiv:2003.01690) with its budgets; a stochastic model is met
+        # with draws at every stage, where AutoAttack has another suite.
+        Suite(
+            "standard", 1, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
+            (
+                _stage("apgd", loss="ce"),
+                _stage("apgd", loss="dlr-targeted", targets=9),
+                _stage("fab", targets=9),
+                _stage("square", queries=5000, schedule="standard"),
+            ),
+        ),
     )
 }
 # From weakest to strongest: without a filter the leaderboard shows the strongest suite that has rows.
-SUITE_STRENGTH = ("custom", "study", "quick")
+SUITE_STRENGTH = ("custom", "study", "quick", "standard")

@@ -38,6 +38,7 @@ class CW(Attack):
     confidence: float
     abort_early: bool
     draws: int
+    gradient: str
 
     def run(self, search: Search) -> None:
         """At most 1 + `searches` x `steps` queries, all but the first with a gradient."""

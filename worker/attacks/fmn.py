@@ -36,6 +36,7 @@ class FMN(Attack):
     step_size: float
     gamma: float
     draws: int
+    gradient: str
 
     def run(self, search: Search) -> None:
         """One gradient a step; the first also tells who errs on x0."""

@@ -42,7 +42,8 @@ class HopSkipJump(Attack):
 
     def run(self, search: Search) -> None:
         """`queries` queries a sample that is right on x0, one for another."""
-        search.drop_fooled(search.x0, search.forward(search.x0, step=0))
+        at = search.forward(search.x0, step=0)
+        search.drop_fooled(search.x0, at)
         walk = _Walk(search.x0, self)
         for query in range(1, self.queries):
             if not len(search):

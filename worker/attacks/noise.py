@@ -45,3 +45,11 @@ def gaussian_on_sphere(like: Tensor, epsilon: Tensor, norm: Norm, noise: KeyedNo
     """A Gaussian perturbation scaled so that its norm is epsilon."""
     delta = noise.normal_per_image(*like.shape[1:]).to(like.device)
     return delta * per_image(epsilon / lengths(delta, norm).to(delta.dtype), delta)
+
+
+def start_on_sphere(like: Tensor, epsilon: Tensor, norm: Norm, noise: KeyedNoise) -> Tensor:
+    """Where AutoAttack's attacks start: epsilon t/max|t|, t uniform (Linf), or epsilon t/||t||_2, t Gaussian (L2)."""
+    if norm == "l2":
+        return gaussian_on_sphere(like, epsilon, "l2", noise)
+    t = 2 * noise.uniform_per_image(*like.shape[1:]).to(like.device) - 1
+    return t * per_image(epsilon / lengths(t, "linf").to(t.dtype), t)

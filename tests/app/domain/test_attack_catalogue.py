@@ -57,3 +57,17 @@ def test_each_suite_has_full_budgets_and_a_place_in_the_order_of_strength(suite)
     for stage in suite.stages:
         assert set(stage.parameters) == set(ATTACKS[stage.attack].parameters)
         assert all(norm in ATTACKS[stage.attack].norms for norm in suite.norms)
+
+
+def test_the_standard_suite_is_autoattacks() -> None:
+    stages = [(stage.attack, stage.parameters) for stage in SUITES["standard"].stages]
+    assert [name for name, _ in stages] == ["apgd", "apgd", "fab", "square"]
+    first, second, third, last = (parameters for _, parameters in stages)
+    assert (first["loss"], first["steps"], first["restarts"], first["rho"]) == ("ce", 100, 1, 0.75)
+    assert (second["loss"], second["steps"], second["targets"]) == ("dlr-targeted", 100, 9)
+    assert (third["steps"], third["targets"]) == (100, 9)
+    assert (third["alpha_max"], third["eta"], third["beta"]) == (0.1, 1.05, 0.9)
+    assert (last["queries"], last["p_init"], last["schedule"]) == (5000, 0.8, "standard")
+    assert SUITES["standard"].survivors
+    assert SUITES["standard"].norms == ("linf", "l2")
+    assert SUITE_STRENGTH.index("standard") > SUITE_STRENGTH.index("quick") > SUITE_STRENGTH.index("study")

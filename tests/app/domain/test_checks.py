@@ -1,7 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.domain.attacks import ATTACKS
 from app.domain.checks import check_experiment
 from app.domain.datasets import KNOWN, Dataset
 from app.domain.spec import ExperimentSpec
@@ -27,6 +29,7 @@ def problems(where: Dataset | None = None, **body: Any) -> dict[str, str]:
         {},
         {"architectures": ["resnet18", "resnet50"], "training": {"weights": "imagenet"}},
         {"evaluation": {"suite": "study"}},
+        {"evaluation": {"suite": "standard", "norm": "l2"}},
         {"evaluation": {"norm": "l2", "attacks": [{"name": "pgd", "parameters": {"steps": 5}}], "eps": [0.5, 30]}},
         {"training": {"epochs": 5, "branch_at": 5}},
         {"training": {"weights": "imagenet", "freeze_depth": 4}, "architectures": ["resnet50"]},
@@ -53,10 +56,9 @@ def test_what_fits_together_has_no_problems(body: dict[str, Any]) -> None:
         ({"variants": ["lif"], "training": {"overrides": [{"variant": "default", "epochs": 3}]}},
          "/training/overrides/0", "for no cell"),
         ({"evaluation": {"suite": "quik"}}, "/evaluation/suite", "did you mean 'quick'"),
-        ({"evaluation": {"suite": "quick", "norm": "l2"}}, "/evaluation/norm", "quick is for linf"),
+        ({"evaluation": {"suite": "study", "norm": "l2"}}, "/evaluation/norm", "study is for linf"),
         ({"evaluation": {"suite": "quick", "attacks": [{"name": "pgd"}]}}, "/evaluation/suite", "not both"),
         ({"evaluation": {"attacks": [{"name": "pgd"}, {"name": "pdg"}]}}, "/evaluation/attacks/1/name", "'pgd'"),
-        ({"evaluation": {"attacks": [{"name": "square"}], "norm": "l2"}}, "/evaluation/attacks/0/name", "for linf"),
         ({"evaluation": {"attacks": [{"name": "pgd", "parameters": {"steps": 0}}]}},
          "/evaluation/attacks/0/parameters", "1..10000"),
         ({"evaluation": {"eps": [0.1, 8]}}, "/evaluation/eps/1", "at most 1 for linf"),
@@ -69,6 +71,12 @@ def test_what_does_not_fit_is_named_with_its_place_and_what_is_allowed(
     found = problems(**body)
     assert list(found) == [pointer]
     assert told in found[pointer]
+
+
+def test_an_attack_that_has_not_the_norm_says_which_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTACKS, "square", replace(ATTACKS["square"], norms=("linf",)))
+    found = problems(evaluation={"attacks": [{"name": "pgd"}, {"name": "square"}], "norm": "l2"})
+    assert found == {"/evaluation/attacks/1/name": "square is for linf, not l2"}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,17 @@ def test_a_protocol_survives_being_stored_as_json(suite: str) -> None:
     assert Protocol.from_dict(json.loads(json.dumps(stored.to_dict()))) == stored
 
 
+@pytest.mark.parametrize(
+    ("suite", "identity"), [("quick", "2903fc5f158bed16"), ("study", "3e9d1197fcb51a7a")],
+)  # fmt: skip
+def test_identities_of_stored_figures_stay_what_they_are(suite: str, identity: str) -> None:
+    """Another digest would take every stored row out of its ranking: raise the suite's version, with a reason."""
+    stages, survivors = SUITES[suite].stages, SUITES[suite].survivors
+    eps = (SUITES[suite].grid or (EPS,))[0]
+    stored = protocol(suite=suite, stages=stages, survivors=survivors, eps=(eps,), fingerprint="f")
+    assert stored.identity(eps).startswith(identity)
+
+
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [1.5]}) == digest({"b": [1.5], "a": 1})
 

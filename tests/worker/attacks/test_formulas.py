@@ -7,10 +7,11 @@ from torch.nn import functional
 from models.noise import KeyedNoise, image_keys
 from worker.attacks import Target, build_attack
 from worker.attacks.ball import acceptable, direction, lengths, project
+from worker.attacks.fab import to_plane
 from worker.attacks.loss import correct_share, cross_entropy, margin
 from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball
 from worker.attacks.search import Search
-from worker.attacks.square import HALVINGS
+from worker.attacks.square import HALVINGS, bump
 
 
 def gradient(model, x, labels):
@@ -87,6 +88,98 @@ def test_deepfool_finds_the_nearest_plane_of_a_linear_model(norm, dual, linear_n
     assert torch.allclose(lengths(found.x - x0, norm).float(), 1.02 * (nearest + 1e-4), rtol=2e-3)
 
 
+def planes(model, x0):
+    """Labels and distance of each image to the nearest boundary of a linear model, Linf and L2."""
+    z, weight = model(x0), model.linear.weight
+    labels = z.argmax(1)
+    apart = (z - z.gather(1, labels[:, None])).abs()
+    found = {}
+    for norm, dual in (("linf", 1), ("l2", 2)):
+        far = torch.stack([apart[i] / (weight - weight[y]).norm(dual, dim=1) for i, y in enumerate(labels)])
+        found[norm] = torch.nan_to_num(far, nan=torch.inf).amin(1)
+    return labels, found
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "ce-targeted", "dlr-targeted"])
+def test_apgd_reaches_the_nearest_plane_of_a_linear_model(norm, loss, linear_net, images):
+    x0 = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.49
+    labels, nearest = planes(linear_net, x0)
+    for share, broken in ((1.02, True), (0.98, False)):
+        found = build_attack("apgd", norm=norm, loss=loss, steps=40)(
+            Target(linear_net), x0, labels, epsilon=share * nearest[norm], ids=torch.arange(20), seed=0
+        )
+        assert ((linear_net(found.x).argmax(1) != labels) == broken).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("given", [{}, {"restarts": 2, "steps": 40}], ids=["one", "restarts"])
+def test_fab_reaches_the_nearest_plane_of_a_linear_model(norm, given, linear_net, images):
+    x0 = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.02 + 0.49
+    labels, nearest = planes(linear_net, x0)
+    found = attack("fab", linear_net, type(images)(x0, labels, torch.arange(20)), norm=norm, epsilon=10.0, **given)
+    assert (linear_net(found.x).argmax(1) != labels).all()
+    ratio = lengths(found.x - x0, norm).float() / nearest[norm]
+    assert ratio.min() > 0.9999
+    assert ratio.max() < 1.02
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_shortest_way_to_a_plane_within_the_box(norm):
+    """Against the dual, solved by bisection for each image: d_i = clip(s r_i sign) with <w, d> = gap."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 1, 4, 5, generator=generator)
+    w = torch.randn(200, 1, 4, 5, generator=generator) * 10 ** torch.randint(-3, 4, (200, 1, 1, 1), generator=generator)
+    w[:, :, 0, 0] = 0
+    reach = torch.where(w > 0, w * (1 - x), -w * x).flatten(1).sum(1).double()
+    gap = reach * torch.rand(200, generator=generator, dtype=torch.float64)
+    d = to_plane(x, w, gap, norm)
+    moved = (d.double() * w).flatten(1).sum(1)
+    torch.testing.assert_close(moved, gap, rtol=1e-5, atol=1e-7)
+    assert (x + d >= -1e-6).all()
+    assert (x + d <= 1 + 1e-6).all()
+    assert (d[:, :, 0, 0] == 0).all()
+    for i in range(200):
+        low, high = 0.0, 1e7
+        rate = torch.ones_like(w[i]) if norm == "linf" else w[i].abs()
+        room = torch.where(w[i] > 0, 1 - x[i], x[i])
+        for _ in range(100):
+            s = (low + high) / 2
+            low, high = (low, s) if (torch.minimum(s * rate, room) * w[i].abs()).sum() > gap[i] else (s, high)
+        expected = torch.minimum(high * rate, room) * w[i].sign()
+        torch.testing.assert_close(d[i], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_plane_out_of_reach_is_approached_as_far_as_the_box_goes_and_either_way(norm):
+    x, w = torch.tensor([0.25, 0.5, 1.0]).view(1, 1, 1, 3), torch.tensor([1.0, -2.0, 3.0]).view(1, 1, 1, 3)
+    for gap, corner in ((9.0, [1, 0, 1]), (-9.0, [0, 1, 0])):
+        d = to_plane(x, w, torch.tensor([gap]).double(), norm)
+        torch.testing.assert_close(x + d, torch.tensor(corner).float().view_as(x))
+    assert (to_plane(x, torch.zeros_like(w), torch.tensor([1.0]).double(), norm) == 0).all()
+    assert (to_plane(x, w, torch.tensor([0.0]).double(), norm) == 0).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_mifgsm_takes_its_steps(norm, net, images):
+    epsilon = {"linf": 0.1, "l2": 0.6}[norm]
+    found = attack("mifgsm", net, images, norm=norm, epsilon=epsilon, steps=6, step_size=0.25, momentum=0.7)
+    for i in range(len(images)):
+        x0, label = images.x[i : i + 1], images.labels[i : i + 1]
+        x, total = x0, torch.zeros_like(x0)
+        for _ in range(6):
+            if net(x).argmax(1) != label:
+                break
+            g = gradient(net, x, label)
+            total = 0.7 * total + g / g.abs().sum()
+            step = total.sign() if norm == "linf" else total / total.norm()
+            delta = x + 0.25 * epsilon * step - x0
+            size = delta.norm()
+            delta = delta.clamp(-epsilon, epsilon) if norm == "linf" else delta * min(1, epsilon / size)
+            x = (x0 + delta).clamp(0, 1)
+        assert torch.allclose(found.x[i : i + 1], x, atol=1e-5)
+
+
 def test_deepfool_considers_as_many_classes_as_it_is_told(net, images):
     some = type(images)(images.x, net(images.x).argmax(1), images.ids)  # at first all are right
     few = attack("deepfool", net, some, candidates=2, steps=1)
@@ -107,6 +200,63 @@ def test_square_scales_its_schedule_to_a_small_budget():
     assert scaled.share(99) == 0.8 / 512
     assert standard.share(99) == 0.8 / 4
     assert scaled.share(1) == 0.8 / 4  # query 1 of 100 stands for query 100 of 10,000
+
+
+@pytest.mark.parametrize(("query", "side"), [(0, 29), (15, 21), (99, 3)])
+def test_square_has_an_odd_side_for_l2(query, side):
+    square = build_attack("square", norm="l2", queries=100, schedule="standard" if query == 15 else "scaled")
+    assert square.side(query, 32, 32) == side  # sqrt(.8 * 1024) = 28.6, sqrt(.4 * 1024) = 20.2
+    assert square.side(0, 2, 2) == 2
+
+
+def test_a_bump_is_two_pyramids_of_opposite_sign():
+    shape = bump(5)  # 2 rows up, 3 down
+    assert shape.norm() == pytest.approx(1)
+    upper, lower = shape[:2], -shape[2:]
+    assert (upper > 0).all()
+    assert (lower > 0).all()
+    heights = torch.tensor([1 + 1 / 4 + 1 / 9, 1 / 4 + 1 / 9, 1 / 9])
+    torch.testing.assert_close(lower[1] / lower[1, 2], heights[[2, 1, 0, 1, 2]] / heights[0])
+    torch.testing.assert_close(lower[:, 2] / lower[1, 2], heights[[1, 0, 1]] / heights[0])
+    assert upper.norm() == pytest.approx(float(lower.norm()))
+
+
+def square_search(norm="l2", count=30):
+    square = build_attack("square", norm=norm, queries=100)
+    x0 = torch.full((count, 3, 20, 20), 0.5)
+    return square, Search(
+        Target(Constant().eval()), x0, torch.zeros(count).long(), epsilon=torch.linspace(0.5, 2, count),
+        ids=torch.arange(count), norm=norm, seed=0, stream="square",
+    )
+
+
+def test_square_l2_starts_from_a_lattice_of_bumps_of_length_epsilon():
+    square, search = square_search()
+    delta = square._start(search) - search.x0
+    torch.testing.assert_close(lengths(delta, "l2").float(), search.epsilon, atol=1e-5, rtol=0)
+    tile = delta[:, :, :4, :4] / delta[:, :, :4, :4].square().sum((2, 3), keepdim=True).sqrt()
+    upright = (tile.abs() - bump(4).abs()).abs().amax((1, 2, 3)) < 1e-4
+    lying = (tile.abs() - bump(4).T.abs()).abs().amax((1, 2, 3)) < 1e-4
+    assert (upright | lying).all()
+    assert upright.any()
+    assert lying.any()
+    assert len({tuple(row) for row in tile[:, :, 0, 0].sign().tolist()}) > 4  # signs by channel
+
+
+def test_square_l2_moves_the_length_of_one_square_into_another():
+    square, search = square_search()
+    x = square._start(search)
+    for query in (1, 5, 30):
+        new = square._propose(search, x, query)
+        torch.testing.assert_close(lengths(new - search.x0, "l2").float(), search.epsilon, atol=1e-4, rtol=0)
+        side = square.side(query, 20, 20)
+        changed = (new - x).abs().amax(1) > 1e-6  # (batch, 20, 20)
+        assert changed.any((1, 2)).all()
+        emptied = ((new - search.x0).abs().amax(1) < 1e-7) & changed
+        assert (changed & ~emptied).sum((1, 2)).amax() <= 2 * side**2
+        apart = emptied.any((1, 2))
+        assert apart.any(), "no length came from elsewhere"
+        x = new
 
 
 @pytest.mark.parametrize(("query", "side"), [(0, 29), (99, 1)])
