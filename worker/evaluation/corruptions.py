@@ -247,7 +247,7 @@ def _brightness(x: Floats, more: float, noise: KeyedNoise) -> Floats:
     """The value of HSV raised; hue and saturation stay."""
     value = x.max(axis=3, keepdims=True)
     raised = np.minimum(value + more, 1)
-    return np.where(value > 0, x * raised / np.maximum(value, 1e-12), raised)
+    return np.asarray(np.where(value > 0, x * raised / np.maximum(value, 1e-12), raised))
 
 
 def _contrast(x: Floats, share: float, noise: KeyedNoise) -> Floats:
