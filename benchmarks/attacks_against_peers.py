@@ -3,9 +3,11 @@
     python benchmarks/attacks_against_peers.py                      digits, ResNet-20, a minute
     SPIKEPROOF_TEST_DATA=... python benchmarks/attacks_against_peers.py --dataset cifar10
 
-Same network, images, radii, steps and queries; what a peer returns is put into the ball where it is not. Each
-seed runs ours and every peer in turn, so that the shared machine is equally slow for all; times are medians over
-seeds, accuracies means. Needs the peers: an environment beside the project's own (see the Makefile).
+`--attacks standard standard-l2` sets our suite `standard` against torchattacks' APGD-CE, APGD-T, FAB-T and Square
+at AutoAttack's budgets. Same network, images, radii, steps and queries (HopSkipJump's peers count rounds: they get
+as many as `--decisions` probes make, and their bisections on top); what a peer returns is put into the ball where it
+is not. Each seed runs ours and every peer in turn, so that the shared machine is equally slow for all; times are
+medians over seeds, accuracies means. Needs the peers: an environment beside the project's own (see the Makefile).
 """
 
 import argparse
@@ -15,8 +17,7 @@ import os
 import statistics
 import sys
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from app.domain.attacks import Norm
+from app.domain.attacks import NORMS, Norm
+from app.domain.suites import SUITES
+from benchmarks.peers import Budget, Peers, Run
 from models.registry import Classifier, ModelSpec, build
-from worker.attacks import Target, build_attack, frozen
+from worker.attacks import Attack, Target, build_attack, frozen
 from worker.attacks.ball import acceptable, project
-
-Run = Callable[[int], Tensor]  # seed -> adversarial images
 
 
 @dataclass
@@ -76,110 +77,77 @@ def _accuracy(model: Classifier, x: Tensor, labels: Tensor) -> float:
     return float((model(x).argmax(1) == labels).float().mean())
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table: our attack with its parameters, and the peers' name of it."""
+
+    name: str
+    attack: str  # in our catalogue; a suite for "standard"
+    norm: Norm
+    peers: str
+    given: Callable[[Budget], dict[str, Any]] = lambda budget: {}
+
+
+ENTRIES: dict[str, Entry] = {
+    f"{key}-l2" if norm == "l2" else key: Entry(f"{title} L2" if norm == "l2" else title, attack, norm, key, given)
+    for key, title, attack, norms, given in (
+        ("fgsm", "FGSM", "fgsm", NORMS, lambda b: {}),
+        ("pgd", "PGD", "pgd", NORMS, lambda b: {"steps": b.steps}),
+        ("mifgsm", "MI-FGSM", "mifgsm", NORMS, lambda b: {"steps": b.steps, "step_size": 0.1}),
+        ("apgd", "APGD-CE", "apgd", NORMS, lambda b: {"loss": "ce", "steps": b.apgd_steps}),
+        ("apgd_t", "APGD-T", "apgd", NORMS,
+         lambda b: {"loss": "dlr-targeted", "steps": b.apgd_steps, "targets": b.targets}),
+        ("fab", "FAB-T", "fab", NORMS, lambda b: {"steps": b.fab_steps, "targets": b.targets}),
+        ("square", "Square", "square", NORMS, lambda b: {"queries": b.queries}),
+        ("deepfool", "DeepFool", "deepfool", NORMS, lambda b: {}),
+        ("cw", "CW", "cw", ("l2",), lambda b: {
+            "steps": b.cw_steps, "searches": b.cw_searches, "learning_rate": b.cw_rate, "initial_c": b.cw_constant,
+        }),
+        ("fmn", "FMN", "fmn", NORMS, lambda b: {"steps": b.fmn_steps}),
+        ("hopskipjump", "HopSkipJump", "hopskipjump", NORMS, lambda b: {"queries": b.decisions}),
+        ("standard", "standard", "standard", NORMS, lambda b: {}),
+    )
+    for norm in norms
+}
+AT_ONCE = tuple(key for key in ENTRIES if not key.startswith("standard"))  # `standard` takes the time of all others
+
+
 def contests(
-    model: Classifier, x0: Tensor, labels: Tensor, *, radii: dict[str, float], queries: int = 300, batch: int = 64
+    model: Classifier, x0: Tensor, labels: Tensor, *, radii: dict[str, float], names: Sequence[str] = AT_ONCE,
+    budget: Budget = Budget(), batch: int = 64,  # noqa: B008 (frozen)
 ) -> list[Contest]:
-    """The table. radii: fgsm, pgd, deepfool, deepfool_l2, square. Raises ImportError without the peers."""
-    peers = _Peers(model, x0, labels, batch)
-
-    def ours(name: str, norm: Norm, epsilon: float, **given: Any) -> Run:
-        attack, target = build_attack(name, norm=norm, **given), Target(model, batch_size=batch)
-        return lambda seed: attack(
-            target, x0, labels, epsilon=torch.full((len(x0),), epsilon), ids=torch.arange(len(x0)), seed=seed
-        ).x
-
-    return [
-        Contest("FGSM", "linf", e := radii["fgsm"], {"ours": ours("fgsm", "linf", e), **peers.fgsm(e)}),
-        Contest("PGD-20", "linf", e := radii["pgd"], {"ours": ours("pgd", "linf", e, steps=20), **peers.pgd(e)}),
-        Contest(
-            "DeepFool", "linf", e := radii["deepfool"], {"ours": ours("deepfool", "linf", e), **peers.deepfool(e)}
-        ),
-        Contest(
-            "DeepFool L2", "l2", e := radii["deepfool_l2"],
-            {"ours": ours("deepfool", "l2", e), **peers.deepfool_l2(e)},
-        ),
-        Contest(
-            f"Square {queries}", "linf", e := radii["square"],
-            {"ours": ours("square", "linf", e, queries=queries), **peers.square(e, queries)},
-        ),
-    ]
+    """The table. radii: one for each of ENTRIES that is named. Raises ImportError without the peers."""
+    peers, found = Peers(model, x0, labels, batch), []
+    for name in names:
+        entry, epsilon = ENTRIES[name], radii[name]
+        runs = {"ours": _ours(entry, model, x0, labels, epsilon, budget, batch)}
+        runs |= peers.find(entry.peers, entry.norm, epsilon, budget)
+        found.append(Contest(entry.name, entry.norm, epsilon, runs))
+    return found
 
 
-class _Peers:
-    """The peers' attacks as functions of a seed, with the settings of ours."""
+def _ours(
+    entry: Entry, model: Classifier, x0: Tensor, labels: Tensor, epsilon: float, budget: Budget, batch: int
+) -> Run:
+    stages = [(entry.attack, entry.given(budget))]
+    if entry.attack in SUITES:
+        stages = [(stage.attack, dict(stage.parameters)) for stage in SUITES[entry.attack].stages]
+    attacks, target = [build_attack(a, norm=entry.norm, **g) for a, g in stages], Target(model, batch_size=batch)
+    ids = torch.arange(len(x0))
 
-    def __init__(self, model: Classifier, x0: Tensor, labels: Tensor, batch: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # two of them import what scipy has moved
-            import art.attacks.evasion
-            import art.estimators.classification
-            import foolbox
-            import torchattacks
-        self.model, self.x0, self.labels, self.batch = model, x0, labels, batch
-        self.torchattacks, self.foolbox, self.art = torchattacks, foolbox, art.attacks.evasion
-        self.foolbox_model = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-        self.classifier = art.estimators.classification.PyTorchClassifier(
-            model, loss=torch.nn.CrossEntropyLoss(), input_shape=tuple(x0.shape[1:]),
-            nb_classes=int(model.spec.classes), clip_values=(0.0, 1.0),
-        )
+    def on_all(attack: Attack, seed: int) -> Tensor:
+        return attack(target, x0, labels, epsilon=torch.full((len(x0),), epsilon), ids=ids, seed=seed).x
 
-    def fgsm(self, eps: float) -> dict[str, Run]:
-        return {
-            "torchattacks": self._torchattacks(self.torchattacks.FGSM(self.model, eps=eps)),
-            "foolbox": self._foolbox(self.foolbox.attacks.LinfFastGradientAttack(), eps),
-            "ART": self._art(self.art.FastGradientMethod(self.classifier, eps=eps, batch_size=self.batch)),
-        }
+    def on_survivors(seed: int) -> Tensor:
+        x = x0.clone()
+        for attack in attacks:
+            rows = (target.forward(x).logits[0].argmax(1) == labels).nonzero()[:, 0]
+            if len(rows):
+                radii = torch.full((len(rows),), epsilon)
+                x[rows] = attack(target, x0[rows], labels[rows], epsilon=radii, ids=ids[rows], seed=seed).x
+        return x
 
-    def pgd(self, eps: float) -> dict[str, Run]:
-        return {
-            "torchattacks": self._torchattacks(self.torchattacks.PGD(self.model, eps=eps, alpha=eps / 4, steps=20)),
-            "foolbox": self._foolbox(self.foolbox.attacks.LinfPGD(rel_stepsize=0.25, steps=20), eps),
-            "ART": self._art(self.art.ProjectedGradientDescentPyTorch(
-                self.classifier, eps=eps, eps_step=eps / 4, max_iter=20, num_random_init=1, batch_size=self.batch,
-                verbose=False,
-            )),
-        }
-
-    def deepfool(self, eps: float) -> dict[str, Run]:
-        """Only foolbox has the Linf form."""
-        attack = self.foolbox.attacks.LinfDeepFoolAttack(steps=50, overshoot=0.02, candidates=10)
-        return {"foolbox": self._foolbox(attack, eps)}
-
-    def deepfool_l2(self, eps: float) -> dict[str, Run]:
-        attack = self.foolbox.attacks.L2DeepFoolAttack(steps=50, overshoot=0.02, candidates=10)
-        return {
-            "torchattacks": self._torchattacks(self.torchattacks.DeepFool(self.model, steps=50, overshoot=0.02)),
-            "foolbox": self._foolbox(attack, eps),
-            "ART": self._art(self.art.DeepFool(
-                self.classifier, max_iter=50, epsilon=0.02, nb_grads=10, batch_size=self.batch, verbose=False
-            )),
-        }
-
-    def square(self, eps: float, queries: int) -> dict[str, Run]:
-        scaled = {"norm": "Linf", "eps": eps, "n_queries": queries, "p_init": 0.8, "loss": "margin"}
-
-        def theirs(seed: int) -> Tensor:
-            attack = self.torchattacks.Square(self.model, **scaled, resc_schedule=True, seed=seed)
-            return self._torchattacks(attack)(seed)
-
-        return {
-            "torchattacks": theirs,
-            "ART": self._art(self.art.SquareAttack(
-                self.classifier, norm=np.inf, eps=eps, max_iter=queries, p_init=0.8, batch_size=self.batch,
-                verbose=False,
-            )),
-        }
-
-    def _torchattacks(self, attack: Any) -> Run:
-        parts = list(zip(self.x0.split(self.batch), self.labels.split(self.batch), strict=True))
-        return lambda seed: torch.cat([attack(x, y) for x, y in parts])
-
-    def _foolbox(self, attack: Any, eps: float) -> Run:
-        parts = list(zip(self.x0.split(self.batch), self.labels.split(self.batch), strict=True))
-        return lambda seed: torch.cat([attack(self.foolbox_model, x, y, epsilons=eps)[1] for x, y in parts])
-
-    def _art(self, attack: Any) -> Run:
-        return lambda seed: torch.from_numpy(attack.generate(self.x0.numpy(), self.labels.numpy()))
+    return on_survivors if len(attacks) > 1 else lambda seed: on_all(attacks[0], seed)
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -231,44 +199,53 @@ def train(x: Tensor, labels: Tensor, *, epochs: int, seed: int = 0) -> Classifie
     return model.eval()
 
 
+def _radii(linf: float, l2: float, **others: float) -> dict[str, float]:
+    return {key: {"linf": linf, "l2": l2}[entry.norm] for key, entry in ENTRIES.items()} | others
+
+
+# Where about half of the images stand, so that one attack can be told from another.
 RADII = {
-    "digits": {"fgsm": 0.15, "pgd": 0.08, "deepfool": 0.08, "deepfool_l2": 0.6, "square": 0.12},
-    "cifar10": {
-        "fgsm": 1 / 255, "pgd": 1 / 255, "deepfool": 1 / 255, "deepfool_l2": 0.12, "square": 2 / 255
-    },
+    "digits": _radii(0.08, 0.42, **{"fgsm": 0.15, "fgsm-l2": 0.6, "square": 0.12, "square-l2": 0.9, "deepfool-l2": 0.6,
+                                    "hopskipjump": 0.12, "hopskipjump-l2": 0.6}),
+    "cifar10": _radii(1 / 255, 0.1, **{"square": 2 / 255, "square-l2": 0.4, "deepfool-l2": 0.12,
+                                       "hopskipjump": 2 / 255, "hopskipjump-l2": 0.25}),
 }
 
 
-def table(played: list[Contest]) -> str:
+HEADER = ("| attack | eps | who | robust accuracy | CPU s | ratio |", "|---|---|---|---|---|---|")
+
+
+def lines(contest: Contest) -> list[str]:
     """Markdown: robust accuracy and seconds, and how many times our seconds a peer takes."""
-    lines = ["| attack | eps | who | robust accuracy | CPU s | ratio |", "|---|---|---|---|---|---|"]
-    for contest in played:
-        for who in contest.runs:
-            ratio = contest.time(who) / contest.time("ours")
-            lines.append(
-                f"| {contest.name} | {contest.epsilon:.4g} | {who} | {100 * contest.accuracy(who):.2f} % "
-                f"| {contest.time(who):.2f} | {ratio:.1f}x |"
-            )
-    return "\n".join(lines)
+    return [
+        f"| {contest.name} | {contest.epsilon:.4g} | {who} | {100 * contest.accuracy(who):.2f} % "
+        f"| {contest.time(who):.2f} | {contest.time(who) / contest.time('ours'):.1f}x |"
+        for who in contest.runs
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=sorted(RADII), default="digits")
+    parser.add_argument("--attacks", nargs="+", choices=sorted(ENTRIES), default=AT_ONCE, metavar="NAME",
+                        help=f"of {', '.join(ENTRIES)}; all but `standard`, whose budgets are AutoAttack's")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--queries", type=int, default=300, help="of Square")
+    parser.add_argument("--decisions", type=int, default=2000, help="queries of HopSkipJump")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     x, labels, x0, y0 = digits() if asked.dataset == "digits" else cifar10(Path(os.environ["SPIKEPROOF_TEST_DATA"]))
     model, x0, y0 = train(x, labels, epochs=asked.epochs), x0[: asked.images], y0[: asked.images]
+    budget = Budget(queries=asked.queries, decisions=asked.decisions)
     with frozen(model):
         print(f"ResNet-20 on {asked.dataset}: clean accuracy {100 * _accuracy(model, x0, y0):.1f} % of {len(x0)}")
-        played = contests(model, x0, y0, radii=RADII[asked.dataset], queries=asked.queries)
+        played = contests(model, x0, y0, radii=RADII[asked.dataset], names=asked.attacks, budget=budget)
+        print("\n".join(HEADER))
         for contest in played:
             contest.play(model, x0, y0, asked.seeds)
-    print(table(played))
+            print("\n".join(lines(contest)), flush=True)  # a long table is worth reading before it is done
 
 
 if __name__ == "__main__":

@@ -166,6 +166,42 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
+            "cw", "Carlini and Wagner, projected into the ball", ("l2",), "white",
+            "Carlini, Wagner 2017, arXiv:1608.04644",
+            {
+                "steps": Parameter(1000, "Adam steps for one c", 1, 100_000),
+                "searches": Parameter(9, "values of c tried in a binary search", 1, 30),
+                "learning_rate": Parameter(0.01, "of Adam, on the tanh variable", 1e-5, 1.0),
+                "initial_c": Parameter(1e-3, "first weight of the misclassification term", 1e-8, 1e8),
+                "confidence": Parameter(0.0, "margin by which the model has to err, in logits", 0.0, 1000.0),
+                "abort_early": Parameter(True, "end a search when a tenth of its steps brought nothing"),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "fmn", "Fast minimum-norm attack, projected into the ball", ("linf", "l2"), "white",
+            "Pintor, Roli, Brendel, Biggio 2021, arXiv:2102.12827",
+            {
+                "steps": Parameter(100, "gradient steps", 1, 10_000),
+                "step_size": Parameter(1.0, "L2 length of the first step, in pixel units", 1e-4, 1000.0),
+                "gamma": Parameter(0.05, "first change of the radius, as a share", 1e-3, 0.999),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "hopskipjump", "HopSkipJump, projected into the ball", ("linf", "l2"), "black",
+            "Chen, Jordan, Wainwright 2020, arXiv:1904.02144",
+            {
+                "queries": Parameter(5000, "forward passes an image", 1, 1_000_000),
+                "first_evaluations": Parameter(100, "queries for the first direction; the j-th takes sqrt(j) times it",
+                                               2, 10_000),
+                "gamma": Parameter(1.0, "how near the boundary the search goes, in the paper's unit", 1e-4, 1e4),
+                "draws": _DRAWS,
+            },
+        ),
+        Attack(
             "noise", "Random noise: the floor every attack must beat", ("linf", "l2"), "none",
             "uniform in the ball, or Gaussian scaled into it",
             {

@@ -107,7 +107,8 @@ SUITES: dict[str, Suite] = {
             "audit", 1, "every attack there is, each on the survivors", NORMS, True,
             (
                 *_QUICK[:2], _stage("mifgsm"), _stage("deepfool"), *_EXPECTED,
-                _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), *_SAMPLED,
+                _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), _stage("fmn"), _stage("cw"),
+                *_SAMPLED, _stage("hopskipjump"),
             ),
         ),
     )

@@ -5,9 +5,12 @@ from typing import Any
 from app.domain.attacks import Norm, find_attack
 from worker.attacks.apgd import APGD
 from worker.attacks.attack import Attack
+from worker.attacks.cw import CW
 from worker.attacks.deepfool import DeepFool
 from worker.attacks.fab import FAB
 from worker.attacks.fgsm import FGSM
+from worker.attacks.fmn import FMN
+from worker.attacks.hopskipjump import HopSkipJump
 from worker.attacks.mifgsm import MIFGSM
 from worker.attacks.noise import Noise
 from worker.attacks.pgd import PGD
@@ -17,7 +20,10 @@ from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
 
 ATTACK_CLASSES: dict[str, type[Attack]] = {
-    cls.name: cls for cls in (FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, Square, Noise)
+    cls.name: cls
+    for cls in (
+        FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, FMN, CW, Square, HopSkipJump, Noise
+    )
 }
 
 

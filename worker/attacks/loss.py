@@ -32,6 +32,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.gather(2, index)[..., 0] - others).mean(0)
 
 
+def mean_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The margin of the mean logits: that of the expected classifier, below zero where it errs."""
+    return margin(logits.mean(0, keepdim=True), labels)
+
+
 def targeted_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """log softmax(z)_t, to be climbed."""
     return -cross_entropy(logits, targets)

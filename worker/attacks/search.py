@@ -117,13 +117,26 @@ class Search:
 
     def drop_fooled(self, x: Tensor, point: Point, *state: Tensor) -> tuple[Tensor, ...]:
         """Keeps x for the samples it fools, which leave; returns the rows of `state` that stand."""
-        fooled = self._fooled(point).view(len(self) // self.lanes, self.lanes)
+        fooled = self.fooled(point).view(len(self) // self.lanes, self.lanes)
         leaving = fooled.any(1)
         if not bool(leaving.any()):
             return state
         first = fooled[leaving].long().argmax(1) + leaving.nonzero()[:, 0] * self.lanes
         self._best[self._rows[first]] = x[first]
-        standing = (~leaving).repeat_interleave(self.lanes).nonzero()[:, 0]
+        return self._stand((~leaving).repeat_interleave(self.lanes), state)
+
+    def leave(self, done: Tensor, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Keeps x for the samples `done`, bool (batch,), which leave; returns the rows of `state` that stand.
+
+        For an attack that goes on past its first success, and has not spread its samples over lanes.
+        """
+        if not bool(done.any()):
+            return state
+        self._best[self._rows[done]] = x[done]
+        return self._stand(~done, state)
+
+    def _stand(self, which: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        standing = which.nonzero()[:, 0]
         self._keep(standing)
         return tuple(tensor[standing] for tensor in state)
 
@@ -169,7 +182,8 @@ class Search:
     def _model_noise(self, purpose: str, step: int) -> KeyedNoise | None:
         return self.noise(purpose, step) if self.target.stochastic else None
 
-    def _fooled(self, point: Point) -> Tensor:
+    def fooled(self, point: Point) -> Tensor:
+        """Whom `point` fools, bool (batch,): a stochastic model in every draw, and in the confirming ones as well."""
         fooled = (point.logits.argmax(2) != self.labels).all(0)
         if not self.target.stochastic or len(point.logits) >= self.judging_draws:
             return fooled

@@ -60,7 +60,9 @@ def test_each_suite_has_full_budgets_and_a_place_in_the_order_of_strength(suite)
         kept = suite.stages_for(norm)
         assert kept
         assert all(norm in ATTACKS[stage.attack].norms for stage in kept)
-    assert {stage.attack for norm in suite.norms for stage in suite.stages_for(norm)} == {s.attack for s in suite.stages}
+    assert {stage.attack for norm in suite.norms for stage in suite.stages_for(norm)} == {
+        stage.attack for stage in suite.stages
+    }
 
 
 def test_the_standard_suite_is_autoattacks() -> None:
