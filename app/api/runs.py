@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from app.api import views
+from app.api.boards import Eps, radius_of
 from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor, Limit, Page
 from app.domain.errors import NotFound
@@ -56,6 +57,20 @@ def images(
         runs.get(session, run_id)
         rows, following = results.image_rows(session, run_id, after=cursor, limit=limit)
         return {"items": [views.image_row(row) for row in rows], "next": following}
+
+
+@router.get("/{run_id}/verdicts", response_model=Page, summary="What stands of each image, after all attacks")
+def verdicts(
+    run_id: str, services: ServicesOf, eps: Eps = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000, cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Per image and radius: the attack that found the worst candidate (null: none did harm), its norms and SSIM, its
+    share of correct draws and their vote, and the same of the unchanged image."""
+    with services.database.reading() as session:
+        runs.get(session, run_id)
+        radius = None if eps is None else str(radius_of(eps))
+        rows, following = results.verdicts(session, run_id, after=cursor, limit=limit, eps=radius)
+        return {"items": [views.verdict(row) for row in rows], "next": following}
 
 
 @router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)

@@ -1,7 +1,7 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, outerjoin, select, tuple_
 from sqlalchemy.orm import Session
@@ -9,7 +9,10 @@ from sqlalchemy.orm import Session
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured
 from app.storage.runs import Fence, check_fence
-from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, Run
+from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
+
+if TYPE_CHECKING:
+    from app.domain.statistics import Shares
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -85,6 +88,49 @@ def image_rows(
     return found[:limit], f"{last.image_id}:{last.eps}:{last.attack}"
 
 
+def verdicts(
+    session: Session, run_id: str, *, after: str | None, limit: int, eps: str | None = None
+) -> tuple[list[ImageVerdict], str | None]:
+    """Verdicts by image and radius, or at one radius: one page and the cursor of the next. Raises InvalidInput."""
+    place = (ImageVerdict.image_id, ImageVerdict.eps)
+    query = select(ImageVerdict).where(ImageVerdict.run_id == run_id).order_by(*place).limit(limit + 1)
+    if eps is not None:
+        query = query.where(ImageVerdict.eps == eps)
+    if after is not None:
+        query = query.where(tuple_(*place) > tuple_(*_image_cursor(f"{after}:")[:2]))
+    found = list(session.scalars(query))
+    return found[:limit], (f"{found[limit - 1].image_id}:{found[limit - 1].eps}" if len(found) > limit else None)
+
+
+def add_verdicts(session: Session, fence: Fence, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Stores what stands of each image, once all its attacks have ended. Raises LeaseLost."""
+    check_fence(session, fence)
+    session.execute(delete(ImageVerdict).where(ImageVerdict.run_id == fence.run_id))
+    if rows:
+        session.execute(insert(ImageVerdict), [{"run_id": fence.run_id, **row} for row in rows])
+
+
+def correct_shares(session: Session, run_ids: Sequence[str], eps: str) -> "dict[str, Shares]":
+    """The correct share of each image on its worst candidate, by run, in the order of the images' ids; evaluations
+    from before these were stored are left out."""
+    return _per_image(session, run_ids, eps, ImageVerdict.correct_share)
+
+
+def majorities(session: Session, run_ids: Sequence[str], eps: str) -> "dict[str, Shares]":
+    """Likewise 1 where the vote of the fresh draws is right, else 0."""
+    return _per_image(session, run_ids, eps, ImageVerdict.majority)
+
+
+def _per_image(session: Session, run_ids: Sequence[str], eps: str, column: Any) -> "dict[str, Shares]":
+    import numpy as np
+
+    query = select(ImageVerdict.run_id, column).where(ImageVerdict.run_id.in_(run_ids), ImageVerdict.eps == eps)
+    found: dict[str, list[float]] = {}
+    for run_id, value in session.execute(query.order_by(ImageVerdict.run_id, ImageVerdict.image_id)):
+        found.setdefault(run_id, []).append(float(value))
+    return {run_id: np.array(values) for run_id, values in found.items()}
+
+
 def _image_cursor(cursor: str) -> tuple[int, str, str]:
     image, _, rest = cursor.partition(":")
     eps, separator, attack = rest.partition(":")
@@ -119,8 +165,9 @@ def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
 
 
 def _measured(figure: Figure, freeze_depth: int | None) -> Measured:
-    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth"}
+    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth", "mean_norm", "ssim"}
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
+        mean_norm=figure.details.get("mean_norm"), ssim=figure.details.get("mean_ssim"),
         **{name: getattr(figure, name) for name in columns},
     )
