@@ -49,10 +49,16 @@ def radius_of(eps: str) -> Fraction:
 
 def accepted(request: Request) -> Literal["json", "csv", "md", "latex", "html"]:
     """The format that the `Accept` header likes best."""
-    known = {"application/json": "json", "text/html": "html", **{kind: name for name, kind in MEDIA_TYPES.items()}}
+    return best_format(request)  # type: ignore[return-value]  # all keys of AnyFormat
+
+
+def best_format(request: Request, **more: str) -> str:
+    """The same where there are further formats: name -> media type."""
+    types = {"json": "application/json", "html": "text/html", **MEDIA_TYPES, **more}
+    known = {kind: name for name, kind in types.items()}
     offers = [_offer(part) for part in request.headers.get("accept", "").split(",")]
     wanted = sorted((o for o in offers if o[1] in known and o[0] > 0), key=lambda o: -o[0])  # stable: first of equals
-    return known[wanted[0][1]] if wanted else "json"  # type: ignore[return-value]  # all keys of AnyFormat
+    return known[wanted[0][1]] if wanted else "json"
 
 
 def _offer(part: str) -> tuple[float, str]:

@@ -1,13 +1,16 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, outerjoin, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
-from app.domain.leaderboard import Measured
+from app.domain.leaderboard import Measured, row_id
+from app.domain.protocol import Protocol
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
 
@@ -145,6 +148,40 @@ def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> No
     session.execute(delete(Figure).where(Figure.run_id == fence.run_id))
     session.add_all(figures)
     session.flush()
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """Where the figures of a leaderboard row are, and what they were measured and trained with."""
+
+    dataset: str
+    norm: str
+    group: str
+    protocol_id: str
+    protocol: dict[str, Any]  # as the evaluation's specification has it, with the row's radius alone
+    training: dict[str, Any]  # the specification that its checkpoints come from
+
+
+def board_row(session: Session, name: str) -> BoardRow:
+    """The leaderboard row of that id, over all data sets. Raises NotFound naming the nearest.
+
+    Ids are digests, so those of all rows are made: from one index, at microseconds a row.
+    """
+    keys = session.execute(select(Figure.group, Figure.protocol_id).distinct()).tuples()
+    known = {row_id(group, protocol_id): (group, protocol_id) for group, protocol_id in keys}
+    if name not in known:
+        raise NotFound.of("leaderboard row", name, known)
+    group, protocol_id = known[name]
+    trained = aliased(Run)
+    query = select(Figure, Run.spec, trained.spec).join(Run, Figure.run_id == Run.id)
+    query = query.join(Checkpoint, Figure.checkpoint_id == Checkpoint.id).join(trained, Checkpoint.run_id == trained.id)
+    query = query.where(Figure.group == group, Figure.protocol_id == protocol_id).order_by(Figure.run_id).limit(1)
+    figure, evaluation, training = session.execute(query).tuples().one()
+    protocol = Protocol.from_dict(evaluation["protocol"])
+    eps = parse_epsilon(figure.eps)
+    at_eps = replace(protocol, eps=(eps,), stages=tuple(replace(s, grid=None) for s in protocol.stages_at(eps)))
+    shown = {**at_eps.to_dict(), "eps": format_epsilon(eps)}
+    return BoardRow(figure.dataset, figure.norm, group, protocol_id, shown, training)
 
 
 def any_measured(session: Session, dataset: str) -> bool:

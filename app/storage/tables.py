@@ -157,7 +157,10 @@ class Figure(Table):
     """The robustness of one checkpoint at one radius under one protocol: what the leaderboard reads."""
 
     __tablename__ = "figures"
-    __table_args__ = (Index("ix_figures_board", "dataset", "norm", "eps", "suite"),)
+    __table_args__ = (
+        Index("ix_figures_board", "dataset", "norm", "eps", "suite"),
+        Index("ix_figures_row", "training_group", "protocol_id"),  # a row's id is a digest of these two
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     eps: Mapped[str] = mapped_column(String(40), primary_key=True)

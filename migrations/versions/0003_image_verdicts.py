@@ -1,4 +1,4 @@
-"""verdicts per image, with norms and structural similarity"""
+"""verdicts per image, with norms and structural similarity; rows of the board by their id"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +27,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_image_verdicts_run_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", "eps", "image_id", name=op.f("pk_image_verdicts")),
     )
+    op.create_index("ix_figures_row", "figures", ["training_group", "protocol_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_figures_row", table_name="figures")
     op.drop_table("image_verdicts")

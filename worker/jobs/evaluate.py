@@ -15,6 +15,7 @@ from worker.data import Arrays
 from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, image_verdicts, mean_distances, summarise
 from worker.evaluation.clean import pixels
+from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
@@ -24,12 +25,21 @@ BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run 
 def run_evaluate(job: Job) -> None:
     """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
     protocol = Protocol.from_dict(job.spec["protocol"])
-    arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
+    arrays, dataset = open_dataset(job, protocol.dataset, protocol.fingerprint)
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
     clean = _clean(job, model, arrays)
     ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
     blocks = _blocks(job, model, arrays, ids, protocol)
-    _publish(job, protocol, checkpoint, arrays, blocks, clean)
+    originals = pixels(arrays.test.images[ids]).numpy()
+    verdicts = _verdicts(blocks, originals, protocol)
+    gallery = write_gallery(job, model, protocol, originals, blocks, verdicts, dataset.classes)
+    _publish(job, protocol, checkpoint, blocks, clean, verdicts, gallery)
+
+
+def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
+    """What stands of each image; `originals`: float32 (n, C, H, W), unchanged, in the order of the blocks."""
+    parts = np.split(originals, np.cumsum([len(b.ids) for b in blocks])[:-1])
+    return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
 
 
 def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
@@ -86,18 +96,15 @@ def _attack_block(
 
 
 def _publish(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, arrays: Arrays, blocks: Sequence[BlockResult],
-    clean: Mapping[str, Any],
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any],
+    verdicts: Sequence[dict[str, Any]], gallery: Mapping[str, str],
 ) -> None:
     adversarial = job.folder / "adversarial.npz"
     _save_adversarial(adversarial, blocks, protocol)
-    verdicts = [
-        row for b in blocks for row in image_verdicts(b, pixels(arrays.test.images[b.ids]).numpy(), protocol.norm)
-    ]
     distances = mean_distances(verdicts)
     figures = [{**figure, **distances[figure["eps_exact"]]} for figure in summarise(blocks, protocol)]
     metrics = {
-        "clean": clean, "robust": figures, "checkpoint": checkpoint.id,
+        "clean": clean, "robust": figures, "checkpoint": checkpoint.id, "gallery": dict(gallery),
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
     }
     with job.database.writing() as session:
