@@ -167,7 +167,7 @@ def board_row(session: Session, name: str) -> BoardRow:
 
     Ids are digests, so those of all rows are made: from one index, at microseconds a row.
     """
-    keys = session.execute(select(Figure.group, Figure.protocol_id).distinct()).tuples()
+    keys = session.execute(select(Figure.group, Figure.protocol_id).distinct())
     known = {row_id(group, protocol_id): (group, protocol_id) for group, protocol_id in keys}
     if name not in known:
         raise NotFound.of("leaderboard row", name, known)
@@ -176,7 +176,7 @@ def board_row(session: Session, name: str) -> BoardRow:
     query = select(Figure, Run.spec, trained.spec).join(Run, Figure.run_id == Run.id)
     query = query.join(Checkpoint, Figure.checkpoint_id == Checkpoint.id).join(trained, Checkpoint.run_id == trained.id)
     query = query.where(Figure.group == group, Figure.protocol_id == protocol_id).order_by(Figure.run_id).limit(1)
-    figure, evaluation, training = session.execute(query).tuples().one()
+    figure, evaluation, training = session.execute(query).one()
     protocol = Protocol.from_dict(evaluation["protocol"])
     eps = parse_epsilon(figure.eps)
     at_eps = replace(protocol, eps=(eps,), stages=tuple(replace(s, grid=None) for s in protocol.stages_at(eps)))

@@ -50,8 +50,8 @@ def test_one_figure_that_is_an_upper_bound_only_marks_its_point_and_the_line() -
 
 
 def test_lines_of_one_variant_are_told_apart_by_what_differs_and_no_more() -> None:
-    figures = [measured("a", 0, 0.5, variant="lif", epochs="<5,5>"), measured("b", 0, 0.5, variant="lif", epochs="<5,9>"),
-               measured("default", 0, 0.4)]  # fmt: skip
+    branches = [measured(g, 0, 0.5, variant="lif", epochs=e) for g, e in (("a", "<5,5>"), ("b", "<5,9>"))]
+    figures = [*branches, measured("default", 0, 0.4)]
     assert [line["label"] for line in curves(figures, "f")] == [
         "resnet20 default <5>", "resnet20 lif <5,5>", "resnet20 lif <5,9>"
     ]
