@@ -10,7 +10,19 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import catalogues, checkpoints, errors, experiments, health, home, leaderboard, runs, uploads
+from app.api import (
+    catalogues,
+    checkpoints,
+    comparison,
+    curves,
+    errors,
+    experiments,
+    health,
+    home,
+    leaderboard,
+    runs,
+    uploads,
+)
 from app.api.dependencies import Services
 from app.broker import Doorbell
 from app.settings import Settings, settings
@@ -47,7 +59,9 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.middleware("http")(_finish)
     errors.install(app)
-    for module in (home, experiments, runs, leaderboard, checkpoints, uploads, catalogues, health):
+    for module in (
+        home, experiments, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health
+    ):
         app.include_router(module.router)
     return app
 

@@ -6,8 +6,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from app.api import views
+from app.api.boards import Eps, radius_of
 from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor, Limit, Page
+from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import NotFound
 from app.domain.lifecycle import RunKind, RunState
 from app.storage import artifacts, results, runs
@@ -56,6 +58,39 @@ def images(
         runs.get(session, run_id)
         rows, following = results.image_rows(session, run_id, after=cursor, limit=limit)
         return {"items": [views.image_row(row) for row in rows], "next": following}
+
+
+@router.get("/{run_id}/verdicts", response_model=Page, summary="What stands of each image, after all attacks")
+def verdicts(
+    run_id: str, services: ServicesOf, eps: Eps = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000, cursor: Cursor = None,
+) -> dict[str, Any]:
+    """Per image and radius: the attack that found the worst candidate (null: none did harm), its norms and SSIM, its
+    share of correct draws and their vote, and the same of the unchanged image."""
+    with services.database.reading() as session:
+        runs.get(session, run_id)
+        radius = None if eps is None else str(radius_of(eps))
+        rows, following = results.verdicts(session, run_id, after=cursor, limit=limit, eps=radius)
+        return {"items": [views.verdict(row) for row in rows], "next": following}
+
+
+@router.get("/{run_id}/gallery.png", summary="Examples of an evaluation as a picture", response_class=FileResponse)
+def gallery(run_id: str, services: ServicesOf, eps: Eps = None) -> FileResponse:
+    """A contact sheet of one radius (by default the largest): clean image, worst adversarial image, amplified change;
+    label, answers, attack, norm, SSIM."""
+    with services.database.reading() as session:
+        stored: dict[str, str] = runs.get(session, run_id).metrics.get("gallery") or {}
+    if not stored:
+        raise NotFound(f"run {run_id} has no gallery; only an evaluation that succeeded has")
+    radii = sorted(map(parse_epsilon, stored))
+    radius = radii[-1] if eps is None else radius_of(eps)
+    if radius not in radii:
+        known = ", ".join(map(format_epsilon, radii))
+        raise NotFound(f"run {run_id} has no gallery at eps {format_epsilon(radius)}; it has {known}")
+    path = services.settings.data_dir / stored[str(radius)]
+    if not path.is_file():
+        raise NotFound(f"the gallery of run {run_id} is gone from the data folder")
+    return FileResponse(path, media_type="image/png", content_disposition_type="inline")
 
 
 @router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)

@@ -8,7 +8,7 @@ from app.domain.lifecycle import TERMINAL
 from app.domain.subject import subject_of
 from app.storage import experiments
 from app.storage.experiments import WantedRun
-from app.storage.tables import Checkpoint, Experiment, ImageRow, Run
+from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run
 
 
 def utc(seconds: float | None) -> str | None:
@@ -84,4 +84,11 @@ def checkpoint(row: Checkpoint) -> dict[str, Any]:
 def image_row(row: ImageRow) -> dict[str, Any]:
     """What one attack did to one image at one radius."""
     names = ("image_id", "eps", "attack", "correct_share", "success", "norm", "queries", "gradients")
+    return {name: getattr(row, name) for name in names}
+
+
+def verdict(row: ImageVerdict) -> dict[str, Any]:
+    """What stands of one image at one radius."""
+    names = ("image_id", "eps", "attack", "norm", "linf", "l2", "ssim", "correct_share", "majority",
+             "clean_correct_share", "clean_majority")  # fmt: skip
     return {name: getattr(row, name) for name in names}

@@ -4,15 +4,19 @@ A row is one recipe (everything but the seeds) under one protocol.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
 
 from app.domain.architectures import VARIANTS
 from app.domain.protocol import digest
 from app.domain.ranking import rank
 from app.domain.statistics import estimate
 from app.domain.suites import SUITE_STRENGTH
+
+if TYPE_CHECKING:
+    from app.domain.statistics import Shares
 
 SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]
@@ -47,25 +51,75 @@ class Measured:
     draws: int
     parameters: int
     freeze_depth: int | None = None  # not known of a network that was trained elsewhere
+    eps: str = ""  # the exact fraction
+    mean_norm: float | None = None  # of the perturbations in the worst candidates, in the protocol's norm
+    ssim: float | None = None  # of the worst candidates to the unchanged images; both over images that changed
+
+
+# (run ids, exact eps) -> the correct share of each image on its worst candidate, by run and in one order of images;
+# a run of which they are not known is left out.
+PerImage = Callable[[Sequence[str], str], "Mapping[str, Shares]"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many rows (with all their seeds) of those that any protocol shows a protocol has figures of."""
+
+    rows: int
+    of: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether none is missing."""
+        return self.rows == self.of
+
+
+def coverage(measured: Iterable[Measured], by: Callable[[Measured], str]) -> dict[str, Coverage]:
+    """Of each protocol; `by` names a figure's. A row of which one seed is missing under it does not count."""
+    wanted: dict[str, set[Any]] = defaultdict(set)
+    found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for m in measured:
+        wanted[m.group].add((m.seed, m.branch_seed))
+        found[by(m)][m.group].add((m.seed, m.branch_seed))
+    return {
+        name: Coverage(sum(seeds == wanted[group] for group, seeds in rows.items()), len(wanted))
+        for name, rows in found.items()
+    }
 
 
 def choose_protocol(measured: Sequence[Measured]) -> str | None:
-    """The protocol to show where the filters leave several: strongest suite, newest version, most
-    images, most checkpoints, measured last. Never by how anyone fares under it."""
+    """The protocol to show where the filters leave several (`measured`: of one data set, norm and radius).
+
+    The strongest suite that is complete: under which every row that any protocol shows has figures, with all its
+    seeds. Where none is complete, the protocol that covers most rows, then the strongest. Of equals the newest
+    version, most images, most checkpoints, measured last. Never by how anyone fares under it.
+    """
+    return _choose(measured, lambda m: m.protocol_id)
+
+
+def choose_family(measured: Sequence[Measured]) -> str | None:
+    """The same for curves: `measured` at several radii, of which the protocols differ in nothing but those."""
+    return _choose(measured, lambda m: str(m.protocol["family"]))
+
+
+def _choose(measured: Sequence[Measured], by: Callable[[Measured], str]) -> str | None:
     if not measured:
         return None
+    covered = coverage(measured, by)
     checkpoints = defaultdict(set)
     latest_at: dict[str, float] = defaultdict(float)
     for m in measured:
-        checkpoints[m.protocol_id].add(m.checkpoint_id)
-        latest_at[m.protocol_id] = max(latest_at[m.protocol_id], m.created_at)
+        checkpoints[by(m)].add(m.checkpoint_id)
+        latest_at[by(m)] = max(latest_at[by(m)], m.created_at)
 
-    def strength(m: Measured) -> tuple[int, int, int, int, float, str]:
-        p, name = m.protocol, m.protocol_id
+    def strength(m: Measured) -> tuple[int, int, int, int, int, float, str]:
+        p, name = m.protocol, by(m)
         known = SUITE_STRENGTH.index(p["suite"]) if p["suite"] in SUITE_STRENGTH else -1
-        return known, p["suite_version"], p["images"], len(checkpoints[name]), latest_at[name], name
+        return (
+            covered[name].rows, known, p["suite_version"], p["images"], len(checkpoints[name]), latest_at[name], name
+        )
 
-    return max(measured, key=strength).protocol_id
+    return by(max(measured, key=strength))
 
 
 def latest(measured: Iterable[Measured]) -> list[Measured]:
@@ -77,11 +131,13 @@ def latest(measured: Iterable[Measured]) -> list[Measured]:
 
 
 def leaderboard(
-    measured: Iterable[Measured], protocol_id: str | None, sort: SortKey = "robust_accuracy"
+    measured: Iterable[Measured], protocol_id: str | None, sort: SortKey = "robust_accuracy",
+    per_image: PerImage | None = None,
 ) -> list[dict[str, Any]]:
     """Ranked rows of one protocol; those marked "upper bound only" come unranked below the others.
 
     `measured` may have other radii too: a row's `curve` has its robust accuracy at all of them.
+    `per_image` is asked where there are enough seeds for an interval that needs it.
     """
     groups: dict[str, list[Measured]] = defaultdict(list)
     curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
@@ -89,40 +145,50 @@ def leaderboard(
         curves[m.group, m.protocol.get("family")].append(m)
         if m.protocol_id == protocol_id:
             groups[m.group].append(m)
-    rows = [_row(members, curves[group, members[0].protocol.get("family")]) for group, members in groups.items()]
+    rows = [
+        _row(members, curves[group, members[0].protocol.get("family")], per_image)
+        for group, members in groups.items()
+    ]
     second: SortKey = "clean_accuracy" if sort == "robust_accuracy" else "robust_accuracy"
     ordered = rank(rows, lambda r: (r[sort]["mean"], r[second]["mean"]), ranked=lambda r: r["verdict"] == OK)
     return [{**row, "rank": place} for place, row in ordered]
 
 
-def _row_id(m: Measured) -> str:
-    return digest([m.group, m.protocol_id])[:16]
+def row_id(group: str, protocol_id: str) -> str:
+    """The id of a row: the same for as long as its recipe and its protocol are."""
+    return digest([group, protocol_id])[:16]
 
 
-def _curve(members: Sequence[Measured]) -> list[dict[str, Any]]:
+def by_radius(members: Iterable[Measured]) -> list[tuple[float, list[Measured]]]:
+    """Figures by eps, ascending."""
     by_eps: dict[float, list[Measured]] = defaultdict(list)
     for m in members:
         by_eps[m.protocol["eps"]].append(m)
+    return sorted(by_eps.items())
+
+
+def _curve(members: Sequence[Measured], per_image: PerImage | None) -> list[dict[str, Any]]:
     return [
         {
             "eps": eps, "eps_text": at_eps[0].protocol["eps_text"],
-            "robust_accuracy": _over_seeds(at_eps, int(at_eps[0].protocol["images"]), "robust_accuracy"),
+            "robust_accuracy": robust_accuracy(at_eps, per_image),
         }
-        for eps, at_eps in sorted(by_eps.items())
+        for eps, at_eps in by_radius(members)
     ]
 
 
-def _row(members: Sequence[Measured], all_radii: Sequence[Measured]) -> dict[str, Any]:
+def _row(members: Sequence[Measured], all_radii: Sequence[Measured], per_image: PerImage | None) -> dict[str, Any]:
     first = members[0]
     images = int(first.protocol["images"])
-    attacks = {name: _over_seeds(members, images, name) for name in first.attacks}
+    attacks = {name: over_seeds(members, images, name) for name in first.attacks}
     return {
-        "id": _row_id(first), "rank": None,
+        "id": row_id(first.group, first.protocol_id), "rank": None,
         "architecture": first.architecture, "variant": first.variant, "recipe": first.recipe,
         "precision": first.precision, "epochs": first.epochs, "settings": first.settings,
-        "clean_accuracy": _over_seeds(members, first.test_images, "clean_accuracy"),
-        "robust_accuracy": _over_seeds(members, images, "robust_accuracy"),
-        "attacks": attacks, "curve": _curve(all_radii),
+        "clean_accuracy": over_seeds(members, first.test_images, "clean_accuracy"),
+        "robust_accuracy": robust_accuracy(members, per_image),
+        "attacks": attacks, "curve": _curve(all_radii, per_image),
+        "mean_norm": _mean(m.mean_norm for m in members), "ssim": _mean(m.ssim for m in members),
         "verdict": next((m.verdict for m in members if m.verdict != OK), OK),
         "reasons": sorted({reason for m in members for reason in m.reasons}),
         "protocol": dict(first.protocol), "draws": first.draws, "parameters": first.parameters,
@@ -130,20 +196,55 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured]) -> dict[str
     }
 
 
-def _over_seeds(members: Sequence[Measured], images: int, name: str) -> dict[str, Any]:
-    """Over seeds: the branches of one seed are averaged first, so that n counts seeds."""
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Over the seeds that have one."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def robust_accuracy(members: Sequence[Measured], per_image: PerImage | None) -> dict[str, Any]:
+    """Over the seeds of one row at one radius."""
+    return over_seeds(
+        members, int(members[0].protocol["images"]), "robust_accuracy",
+        None if per_image is None else lambda: seed_shares(members, per_image),
+    )
+
+
+def over_seeds(
+    members: Sequence[Measured], images: int, name: str, shares: "Callable[[], Shares | None] | None" = None
+) -> dict[str, Any]:
+    """An accuracy or an attack's figure over seeds: the branches of one seed are averaged first, so that n counts
+    seeds."""
+    by_branch = {f"{m.seed}:{m.branch_seed}": m.attacks[name] if name in m.attacks else getattr(m, name)
+                 for m in members}  # fmt: skip
+    seeds = seed_means(members, lambda m: float(by_branch[f"{m.seed}:{m.branch_seed}"]))
+    figure = estimate(seeds, images, shares).to_dict()
+    return figure | ({"by_branch_seed": by_branch} if len(by_branch) > len(seeds) else {})
+
+
+def seed_means(members: Iterable[Measured], value: Callable[[Measured], float]) -> dict[str, float]:
+    """Seed -> mean over its branches."""
     by_seed: dict[int, list[float]] = defaultdict(list)
-    by_branch: dict[str, float] = {}
     for m in members:
-        value = m.attacks[name] if name in m.attacks else getattr(m, name)
-        by_seed[m.seed].append(value)
-        by_branch[f"{m.seed}:{m.branch_seed}"] = value
-    figure = estimate({str(seed): sum(v) / len(v) for seed, v in by_seed.items()}, images).to_dict()
-    return figure | ({"by_branch_seed": by_branch} if len(by_branch) > len(by_seed) else {})
+        by_seed[m.seed].append(value(m))
+    return {str(seed): sum(values) / len(values) for seed, values in sorted(by_seed.items())}
+
+
+def seed_shares(members: Sequence[Measured], per_image: PerImage) -> "Shares | None":
+    """Correct shares (seeds in ascending order, images) of one row, over the branches of each seed; None where they
+    are not known of all."""
+    import numpy as np
+
+    known = per_image([m.run_id for m in members], members[0].eps)
+    if len(known) < len(members) or len({len(shares) for shares in known.values()}) != 1:
+        return None
+    seeds = sorted({m.seed for m in members})
+    return np.stack([np.mean([known[m.run_id] for m in members if m.seed == seed], axis=0) for seed in seeds])
 
 
 def matrix(
-    measured: Iterable[Measured], protocol_id: str | None, metric: Metric, architectures: Sequence[str]
+    measured: Iterable[Measured], protocol_id: str | None, metric: Metric, architectures: Sequence[str],
+    per_image: PerImage | None = None,
 ) -> dict[str, Any]:
     """The study's layout: variants down, architectures across; each cell mean, sd, n and `<X, Y>`.
 
@@ -152,9 +253,9 @@ def matrix(
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     when: dict[str, float] = defaultdict(float)
     for m in (measured := latest(measured)):
-        row_id = _row_id(m)
-        when[row_id] = max(when[row_id], m.created_at)
-    for row in leaderboard(measured, protocol_id):
+        name = row_id(m.group, m.protocol_id)
+        when[name] = max(when[name], m.created_at)
+    for row in leaderboard(measured, protocol_id, per_image=per_image):
         cells[row["variant"], row["architecture"]].append(row)
     rows = []
     for variant in VARIANTS:

@@ -38,6 +38,28 @@ def group_of(spec: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in spec.items() if name not in ignored})
 
 
+def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a training by its dotted name, without seeds, so that two can be compared one by one.
+
+    `training` is that of the continuous network, `branch` that of the spiking decoder after it.
+    """
+    branch = spec["kind"] == "branch"
+    parts = {
+        "architecture": spec["architecture"], "variant": spec["variant"], "epochs": epochs_text(spec),
+        "name": spec.get("name"), "dataset": spec["dataset"], "decoder": spec.get("decoder", {}),
+        "training": spec["parent_training"] if branch else spec["training"],
+        "branch": spec["training"] if branch else {}, "model": spec["model"],
+    }
+    return {name: value for name, value in _flat(parts).items() if value is not None}
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts = (_flat(inner, f"{name}.{key}" if name else key) for key, inner in value.items())
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
 def settings_text(spec: Mapping[str, Any]) -> str:
     """What differs from the defaults and the recipe, so that two rows can be told apart: `"gain 1, lr 0.05"`."""
     found = _unusual_decoder(spec)

@@ -24,6 +24,10 @@ _ACCURACIES = tuple(
 )
 _PROTOCOL = ("norm", "eps", "suite", "images")
 
+_CURVE_NAMES = ("label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
+_POINT_NAMES = ("eps", "eps_text", "accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "seeds", "verdict",
+                "row")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -72,6 +76,27 @@ def matrix_table(matrix: Mapping[str, Any]) -> Table:
         if (cell := line["cells"][name]) is not None
     ]
     return Table(["variant", *architectures], text, ["variant", "architecture", *values], records)
+
+
+def curves_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """For people a row a line and a column a radius; for programs a record a point."""
+    radii = dict(sorted((p["eps"], p["eps_text"]) for line in lines for p in line["points"]))
+    text, records = [], []
+    for line in lines:
+        at = {p["eps"]: p for p in line["points"]}
+        cells = [percent(at[eps]["accuracy"]) if eps in at else "–" for eps in radii]
+        text.append([line["label"], percent(line["clean_accuracy"]), *cells, line["verdict"]])
+        names = {name: line[name] for name in _CURVE_NAMES}
+        records += [names | _point_record(point) for point in line["points"]]
+    header = ["row", "clean %", *(f"{text} %" for text in radii.values()), "verdict"]
+    return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES], records)
+
+
+def _point_record(point: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = point["accuracy"]
+    values = (point["eps"], point["eps_text"], accuracy["mean"], accuracy["sd"], *accuracy["ci95"], accuracy["n"],
+              point["verdict"], point["row"])  # fmt: skip
+    return dict(zip(_POINT_NAMES, values, strict=True))
 
 
 def render(table: Table, form: Format) -> str:

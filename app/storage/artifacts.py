@@ -5,6 +5,7 @@
     DATA_DIR/weights/resnet50.pth                       pretrained weights, in place of the download
     DATA_DIR/runs/RUN_ID/resume.pt                      where training goes on after a crash
     DATA_DIR/runs/RUN_ID/blocks/0003-2.npz              block 3 of an evaluation, by attempt 2
+    DATA_DIR/runs/RUN_ID/attempt-1/gallery-0.png       examples of an evaluation at its smallest radius
     DATA_DIR/runs/RUN_ID/log.txt                        what its processes printed
     DATA_DIR/datasets/NAME/{train,test}/CLASS/*         data sets of one's own
     DATA_DIR/downloads/NAME/...                         files of published data sets

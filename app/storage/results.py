@@ -1,15 +1,21 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, outerjoin, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
-from app.domain.leaderboard import Measured
+from app.domain.leaderboard import Measured, row_id
+from app.domain.protocol import Protocol
 from app.storage.runs import Fence, check_fence
-from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, Run
+from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
+
+if TYPE_CHECKING:
+    from app.domain.statistics import Shares
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -85,6 +91,49 @@ def image_rows(
     return found[:limit], f"{last.image_id}:{last.eps}:{last.attack}"
 
 
+def verdicts(
+    session: Session, run_id: str, *, after: str | None, limit: int, eps: str | None = None
+) -> tuple[list[ImageVerdict], str | None]:
+    """Verdicts by image and radius, or at one radius: one page and the cursor of the next. Raises InvalidInput."""
+    place = (ImageVerdict.image_id, ImageVerdict.eps)
+    query = select(ImageVerdict).where(ImageVerdict.run_id == run_id).order_by(*place).limit(limit + 1)
+    if eps is not None:
+        query = query.where(ImageVerdict.eps == eps)
+    if after is not None:
+        query = query.where(tuple_(*place) > tuple_(*_image_cursor(f"{after}:")[:2]))
+    found = list(session.scalars(query))
+    return found[:limit], (f"{found[limit - 1].image_id}:{found[limit - 1].eps}" if len(found) > limit else None)
+
+
+def add_verdicts(session: Session, fence: Fence, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Stores what stands of each image, once all its attacks have ended. Raises LeaseLost."""
+    check_fence(session, fence)
+    session.execute(delete(ImageVerdict).where(ImageVerdict.run_id == fence.run_id))
+    if rows:
+        session.execute(insert(ImageVerdict), [{"run_id": fence.run_id, **row} for row in rows])
+
+
+def correct_shares(session: Session, run_ids: Sequence[str], eps: str) -> "dict[str, Shares]":
+    """The correct share of each image on its worst candidate, by run, in the order of the images' ids; evaluations
+    from before these were stored are left out."""
+    return _per_image(session, run_ids, eps, ImageVerdict.correct_share)
+
+
+def majorities(session: Session, run_ids: Sequence[str], eps: str) -> "dict[str, Shares]":
+    """Likewise 1 where the vote of the fresh draws is right, else 0."""
+    return _per_image(session, run_ids, eps, ImageVerdict.majority)
+
+
+def _per_image(session: Session, run_ids: Sequence[str], eps: str, column: Any) -> "dict[str, Shares]":
+    import numpy as np
+
+    query = select(ImageVerdict.run_id, column).where(ImageVerdict.run_id.in_(run_ids), ImageVerdict.eps == eps)
+    found: dict[str, list[float]] = {}
+    for run_id, value in session.execute(query.order_by(ImageVerdict.run_id, ImageVerdict.image_id)):
+        found.setdefault(run_id, []).append(float(value))
+    return {run_id: np.array(values) for run_id, values in found.items()}
+
+
 def _image_cursor(cursor: str) -> tuple[int, str, str]:
     image, _, rest = cursor.partition(":")
     eps, separator, attack = rest.partition(":")
@@ -99,6 +148,40 @@ def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> No
     session.execute(delete(Figure).where(Figure.run_id == fence.run_id))
     session.add_all(figures)
     session.flush()
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """Where the figures of a leaderboard row are, and what they were measured and trained with."""
+
+    dataset: str
+    norm: str
+    group: str
+    protocol_id: str
+    protocol: dict[str, Any]  # as the evaluation's specification has it, with the row's radius alone
+    training: dict[str, Any]  # the specification that its checkpoints come from
+
+
+def board_row(session: Session, name: str) -> BoardRow:
+    """The leaderboard row of that id, over all data sets. Raises NotFound naming the nearest.
+
+    Ids are digests, so those of all rows are made: from one index, at microseconds a row.
+    """
+    keys = session.execute(select(Figure.group, Figure.protocol_id).distinct())
+    known = {row_id(group, protocol_id): (group, protocol_id) for group, protocol_id in keys}
+    if name not in known:
+        raise NotFound.of("leaderboard row", name, known)
+    group, protocol_id = known[name]
+    trained = aliased(Run)
+    query = select(Figure, Run.spec, trained.spec).join(Run, Figure.run_id == Run.id)
+    query = query.join(Checkpoint, Figure.checkpoint_id == Checkpoint.id).join(trained, Checkpoint.run_id == trained.id)
+    query = query.where(Figure.group == group, Figure.protocol_id == protocol_id).order_by(Figure.run_id).limit(1)
+    figure, evaluation, training = session.execute(query).one()
+    protocol = Protocol.from_dict(evaluation["protocol"])
+    eps = parse_epsilon(figure.eps)
+    at_eps = replace(protocol, eps=(eps,), stages=tuple(replace(s, grid=None) for s in protocol.stages_at(eps)))
+    shown = {**at_eps.to_dict(), "eps": format_epsilon(eps)}
+    return BoardRow(figure.dataset, figure.norm, group, protocol_id, shown, training)
 
 
 def any_measured(session: Session, dataset: str) -> bool:
@@ -119,8 +202,9 @@ def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
 
 
 def _measured(figure: Figure, freeze_depth: int | None) -> Measured:
-    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth"}
+    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth", "mean_norm", "ssim"}
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
+        mean_norm=figure.details.get("mean_norm"), ssim=figure.details.get("mean_ssim"),
         **{name: getattr(figure, name) for name in columns},
     )

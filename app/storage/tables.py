@@ -134,11 +134,33 @@ class ImageRow(Table):
     gradients: Mapped[int]
 
 
+class ImageVerdict(Table):
+    """What stands of one image at one radius after all attacks: its worst candidate, and how it was judged."""
+
+    __tablename__ = "image_verdicts"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    eps: Mapped[str] = mapped_column(String(40), primary_key=True)
+    image_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attack: Mapped[str | None] = mapped_column(String(40))  # that found it; null: the unchanged image
+    norm: Mapped[float]  # of the perturbation, the protocol's; then both
+    linf: Mapped[float]
+    l2: Mapped[float]
+    ssim: Mapped[float | None]  # to the unchanged image; null for images too small for it
+    correct_share: Mapped[float]  # of the fresh draws
+    majority: Mapped[bool]  # whether their vote is right
+    clean_correct_share: Mapped[float]  # the same on the unchanged image
+    clean_majority: Mapped[bool]
+
+
 class Figure(Table):
     """The robustness of one checkpoint at one radius under one protocol: what the leaderboard reads."""
 
     __tablename__ = "figures"
-    __table_args__ = (Index("ix_figures_board", "dataset", "norm", "eps", "suite"),)
+    __table_args__ = (
+        Index("ix_figures_board", "dataset", "norm", "eps", "suite"),
+        Index("ix_figures_row", "training_group", "protocol_id"),  # a row's id is a digest of these two
+    )
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     eps: Mapped[str] = mapped_column(String(40), primary_key=True)

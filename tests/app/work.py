@@ -123,14 +123,20 @@ class Queue:
         self.checkpoint(fence, sha256=sha256, size=path.stat().st_size, spec=spec)
         self.succeed(fence)
 
-    def work_off(self, measure: Callable[[Run], dict[str, float]] | None = None) -> None:
-        """Does every run that is ready, with checkpoints; `measure` gives the figures of an evaluation."""
+    def work_off(
+        self, measure: Callable[[Run], dict[str, float]] | None = None,
+        judge: Callable[[Run, str], list[dict[str, Any]]] | None = None,
+    ) -> None:
+        """Does every run that is ready, with checkpoints; `measure` gives the figures of an evaluation, `judge` its
+        verdicts at a radius."""
         while (fence := self.claim()) is not None:
             run = self.run(fence.run_id)
             if run.kind != "evaluate":
                 self.checkpoint(fence)
             elif measure is not None:
                 self.do(results.add_figures, fence, self.figures(run, **measure(run)))
+                radii = run.spec["protocol"]["eps"] if judge is not None else []
+                self.do(results.add_verdicts, fence, [row for eps in radii for row in judge(run, eps)])  # type: ignore[misc]
             self.succeed(fence)
 
     def figures(self, run: Run, **given: Any) -> list[Figure]:
@@ -142,7 +148,7 @@ class Queue:
         return [
             make_figure(run, protocol, eps, trained.id, {**given, "robust_accuracy": robust})
             for number, eps in enumerate(protocol.eps)
-            for robust in [given.get("robust_accuracy", 0.5) - 0.1 * number]
+            for robust in [max(0.0, given.get("robust_accuracy", 0.5) - 0.1 * number)]
         ]
 
 
@@ -151,10 +157,17 @@ def make_figure(run: Run, protocol: Protocol, eps: Fraction, checkpoint: str, gi
         **run.spec["subject"], "run_id": run.id, "eps": str(eps), "checkpoint_id": checkpoint, "norm": protocol.norm,
         "suite": protocol.suite, "images": protocol.images, "protocol_id": protocol.identity(eps),
         "protocol": protocol.describe(eps), "clean_accuracy": 0.9, "robust_accuracy": 0.5,
-        "attacks": {stage.attack: given["robust_accuracy"] for stage in protocol.stages}, "verdict": "ok",
+        "attacks": {stage.attack: given["robust_accuracy"] for stage in protocol.stages_at(eps)}, "verdict": "ok",
         "reasons": [], "details": {"test_images": 359}, "draws": 1, "parameters": 10, **given,
     }  # fmt: skip
     return Figure(**values)
+
+
+def verdict(image: int, eps: str = "8/255", right: float = 0.0, attack: str | None = "pgd") -> dict[str, Any]:
+    """What stands of an image at a radius."""
+    return {"eps": eps, "image_id": image, "attack": attack, "norm": 0.03, "linf": 0.03, "l2": 0.2, "ssim": 0.9,
+            "correct_share": right, "majority": right > 0.5, "clean_correct_share": 1.0,
+            "clean_majority": True}  # fmt: skip
 
 
 def in_threads(work: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:

@@ -74,6 +74,21 @@ def _check_evaluation_files(service, run_id) -> None:
     rows = httpx.get(f"{service.url}/runs/{run_id}/images", params={"limit": 10_000}, timeout=PATIENCE).json()["items"]
     assert {row["attack"] for row in rows} == {"fgsm", "pgd", "square"}
     assert {row["image_id"] for row in rows} == set(stored["ids"].tolist())
+    _check_verdicts(service, run_id, stored)
+
+
+def _check_verdicts(service, run_id, stored) -> None:
+    run = httpx.get(f"{service.url}/runs/{run_id}", timeout=PATIENCE).json()
+    for eps, index, figure in zip((8, 32, 64), stored["index"], run["metrics"]["robust"], strict=True):
+        asked = {"limit": 10_000, "eps": f"{eps}/255"}
+        rows = httpx.get(f"{service.url}/runs/{run_id}/verdicts", params=asked, timeout=PATIENCE).json()["items"]
+        found = {row["image_id"]: row for row in rows}
+        assert len(rows) == len(found) == 40
+        assert [found[i]["attack"] is not None for i in stored["ids"].tolist()] == (index >= 0).tolist()
+        assert np.mean([row["correct_share"] for row in rows]) == pytest.approx(figure["robust_accuracy"])
+        assert 0 < figure["mean_ssim"] < 1
+        gallery = httpx.get(f"{service.url}/runs/{run_id}/gallery.png?eps={eps}/255", timeout=PATIENCE)
+        assert Image.open(io.BytesIO(gallery.content)).format == "PNG"
 
 
 def test_an_image_of_another_size_fails_the_run_with_its_name(service: Service) -> None:

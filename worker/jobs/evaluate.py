@@ -13,8 +13,9 @@ from app.storage.tables import Checkpoint, Figure
 from models.registry import Classifier
 from worker.data import Arrays
 from worker.data.splits import evaluation_images
-from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, summarise
+from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, image_verdicts, mean_distances, summarise
 from worker.evaluation.clean import pixels
+from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
@@ -24,12 +25,21 @@ BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run 
 def run_evaluate(job: Job) -> None:
     """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
     protocol = Protocol.from_dict(job.spec["protocol"])
-    arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
+    arrays, dataset = open_dataset(job, protocol.dataset, protocol.fingerprint)
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
     clean = _clean(job, model, arrays)
     ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
     blocks = _blocks(job, model, arrays, ids, protocol)
-    _publish(job, protocol, checkpoint, blocks, clean)
+    originals = pixels(arrays.test.images[ids]).numpy()
+    verdicts = _verdicts(blocks, originals, protocol)
+    gallery = write_gallery(job, model, protocol, originals, blocks, verdicts, dataset.classes)
+    _publish(job, protocol, checkpoint, blocks, clean, verdicts, gallery)
+
+
+def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
+    """What stands of each image; `originals`: float32 (n, C, H, W), unchanged, in the order of the blocks."""
+    parts = np.split(originals, np.cumsum([len(b.ids) for b in blocks])[:-1])
+    return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
 
 
 def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
@@ -86,17 +96,20 @@ def _attack_block(
 
 
 def _publish(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any]
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any],
+    verdicts: Sequence[dict[str, Any]], gallery: Mapping[str, str],
 ) -> None:
     adversarial = job.folder / "adversarial.npz"
     _save_adversarial(adversarial, blocks, protocol)
-    figures = summarise(blocks, protocol)
+    distances = mean_distances(verdicts)
+    figures = [{**figure, **distances[figure["eps_exact"]]} for figure in summarise(blocks, protocol)]
     metrics = {
-        "clean": clean, "robust": figures, "checkpoint": checkpoint.id,
+        "clean": clean, "robust": figures, "checkpoint": checkpoint.id, "gallery": dict(gallery),
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
     }
     with job.database.writing() as session:
         results.add_figures(session, job.fence, [_figure(job, protocol, checkpoint, clean, f) for f in figures])
+        results.add_verdicts(session, job.fence, verdicts)
         runs.succeed(session, job.fence, metrics)
     for figure in figures:
         print(f"{protocol.norm} {figure['eps_text']}: robust accuracy {figure['robust_accuracy']:.4f}", flush=True)
@@ -109,8 +122,8 @@ def _figure(
     named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "settings", "group", "seed",
              "branch_seed")
     eps = next(e for e in protocol.eps if str(e) == figure["eps_exact"])
-    kept = ("correctly_classified", "majority", "any_of_r", "selection_gap", "mean_norm", "queries", "gradients",
-            "attack_details", "checks")
+    kept = ("correctly_classified", "majority", "any_of_r", "selection_gap", "mean_norm", "mean_linf", "mean_l2",
+            "mean_ssim", "queries", "gradients", "attack_details", "checks")
     return Figure(
         run_id=job.run.id, eps=str(eps), checkpoint_id=checkpoint.id, **{name: subject[name] for name in named},
         norm=protocol.norm, suite=protocol.suite, images=protocol.images, protocol_id=protocol.identity(eps),

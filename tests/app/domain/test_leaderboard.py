@@ -1,9 +1,12 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
-from app.domain.leaderboard import Measured, choose_protocol, leaderboard, matrix
+from app.domain.leaderboard import Measured, choose_protocol, coverage, leaderboard, matrix
 
 
 def measured(**given: Any) -> Measured:
@@ -127,3 +130,55 @@ def test_a_cell_with_several_recipes_shows_the_one_measured_last() -> None:
     table = matrix(figures, choose_protocol(figures), "clean_accuracy", ["resnet20"])
     cell = table["rows"][0]["cells"]["resnet20"]
     assert (cell["mean"], cell["others"]) == (0.1, 1)
+
+
+def test_a_stronger_suite_that_some_rows_have_not_is_not_shown() -> None:
+    both = [measured(group=g, suite="study") for g in "ab"]
+    stronger = measured(group="a", suite="quick", created_at=9.0)
+    assert choose_protocol([*both, stronger]) == both[0].protocol_id
+    assert choose_protocol([*both, stronger, measured(group="b", suite="quick")]) == stronger.protocol_id
+
+
+def test_a_row_of_which_a_seed_is_missing_makes_a_suite_incomplete() -> None:
+    seeds = [measured(seed=s, suite="study") for s in (0, 1)]
+    assert choose_protocol([*seeds, measured(seed=0, suite="quick")]) == seeds[0].protocol_id
+    branches = [measured(branch_seed=b, suite="study") for b in (0, 1)]
+    assert choose_protocol([*branches, measured(branch_seed=0, suite="quick")]) == branches[0].protocol_id
+
+
+def test_where_no_suite_is_complete_the_one_that_covers_most_rows_is_shown_then_the_strongest() -> None:
+    study = [measured(group=g, suite="study") for g in "abc"]
+    quick = [measured(group=g, suite="quick") for g in "ad"]
+    assert choose_protocol([*study, *quick]) == study[0].protocol_id
+    assert choose_protocol([*study[:2], *quick]) == quick[0].protocol_id
+    covered = coverage([*study, *quick], lambda m: m.protocol_id)
+    assert {c.rows for c in covered.values()} == {2, 3}
+    assert not any(c.complete for c in covered.values())
+    assert {c.of for c in covered.values()} == {4}
+
+
+def test_ten_seeds_have_an_interval_from_their_images_if_these_are_known() -> None:
+    figures = [measured(seed=s, run_id=f"run-{s}", eps="8/255", robust_accuracy=0.1 + s / 20) for s in range(10)]
+    shares = {f"run-{s}": np.arange(20) < 2 + s for s in range(10)}
+    asked: list[Any] = []
+
+    def per_image(run_ids: Sequence[str], eps: str) -> dict[str, Any]:
+        asked.append((set(run_ids), eps))
+        return {name: shares[name] for name in run_ids}
+
+    figures = [replace(m, eps="8/255") for m in figures]
+    [row] = board(*figures, per_image=per_image)
+    assert row["robust_accuracy"]["interval"] == "hierarchical-bootstrap"
+    assert row["curve"][0]["robust_accuracy"] == row["robust_accuracy"]
+    assert row["clean_accuracy"]["interval"] == "student-t"
+    assert asked[0] == (set(shares), "8/255")
+    del shares["run-3"]
+    partly = board(*figures, per_image=lambda ids, eps: {n: shares[n] for n in ids if n in shares})
+    assert partly[0]["robust_accuracy"]["interval"] == "student-t"
+
+
+def test_a_row_says_how_far_its_worst_candidates_are_from_the_images() -> None:
+    [row] = board(measured(seed=0, mean_norm=0.02, ssim=0.9), measured(seed=1, mean_norm=0.04, ssim=None))
+    assert row["mean_norm"] == pytest.approx(0.03)
+    assert row["ssim"] == 0.9
+    assert board(measured())[0]["ssim"] is None

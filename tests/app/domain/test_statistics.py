@@ -1,10 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from app.domain.statistics import clopper_pearson, estimate, student_interval
+from app.domain.statistics import (
+    clopper_pearson,
+    estimate,
+    hierarchical_bootstrap,
+    mcnemar,
+    paired_difference,
+    student_interval,
+)
 
 
 def test_over_three_seeds_the_interval_is_students_t() -> None:
@@ -65,3 +74,134 @@ def test_every_estimate_lies_within_its_interval_and_the_interval_within_0_and_1
 
 def test_the_interval_is_cut_to_what_an_accuracy_can_be() -> None:
     assert student_interval(0.99, 0.1, 2) == (pytest.approx(0.091, abs=1e-2), 1.0)
+
+
+def world(seeds: int, images: int, *, hard: float = 1.5, key: int = 0) -> np.ndarray:
+    """Right or wrong (seeds, images): images differ in how hard they are, seeds in how good."""
+    random = np.random.default_rng(key)
+    level = random.normal(0.3, hard, images)[None] + random.normal(0, 0.15, seeds)[:, None]
+    return (random.random((seeds, images)) < 1 / (1 + np.exp(-level))).astype(float)
+
+
+def means(shares: np.ndarray) -> dict[str, float]:
+    return {str(seed): float(row.mean()) for seed, row in enumerate(shares)}
+
+
+def test_from_ten_seeds_on_the_interval_is_the_hierarchical_bootstraps() -> None:
+    shares = world(10, 200)
+    figure = estimate(means(shares), 200, lambda: shares)
+    assert figure.interval == "hierarchical-bootstrap"
+    assert figure.ci95 == hierarchical_bootstrap(shares)
+    assert estimate(means(shares), 200, lambda: None).interval == "student-t", "older figures have no rows by image"
+
+
+def test_with_fewer_seeds_the_rows_by_image_are_not_even_asked_for() -> None:
+    def asked() -> np.ndarray:
+        raise AssertionError
+
+    assert estimate(means(world(9, 50)), 50, asked).interval == "student-t"
+    assert estimate({"0": 0.5}, 50, asked).interval == "clopper-pearson"
+    assert estimate(dict.fromkeys(map(str, range(12)), 0.0), 50, asked).interval == "clopper-pearson"
+
+
+def test_the_bootstrap_of_the_same_values_is_the_same() -> None:
+    shares = world(10, 300)
+    assert hierarchical_bootstrap(shares) == hierarchical_bootstrap(shares.copy())
+
+
+def test_the_bootstrap_has_the_standard_errors_width_of_seeds_and_of_images() -> None:
+    # Only images differ: their binomial standard error, however many seeds there are. Only seeds: theirs.
+    images = np.tile(np.arange(400) % 2.0, (12, 1))
+    low, high = hierarchical_bootstrap(images)
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.5 / 20, rel=0.08)
+    seeds = np.tile(np.linspace(0.4, 0.6, 20)[:, None], (1, 50))
+    low, high = hierarchical_bootstrap(seeds)
+    assert (high - low) / 2 == pytest.approx(1.96 * np.linspace(0.4, 0.6, 20).std() / math.sqrt(20), rel=0.08)
+
+
+def test_the_bootstrap_covers_the_truth_where_students_t_over_seeds_does_not() -> None:
+    truth = float(world(200, 20_000, key=99).mean())
+    worlds = [world(10, 150, key=key) for key in range(60)]
+    covered = [low <= truth <= high for low, high in (hierarchical_bootstrap(w, resamples=300) for w in worlds)]
+    assert sum(covered) >= 54
+    over_seeds = [student_interval(w.mean(), w.mean(1).std(ddof=1), 10) for w in worlds]
+    assert sum(low <= truth <= high for low, high in over_seeds) < sum(covered)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p", "method"),
+    [
+        # Fagerland, Lydersen, Laake 2013, airway hyper-responsiveness of 21 children: exact p = .070
+        (1, 7, 0.0703125, "exact"),
+        (0, 0, 1.0, "exact"), (3, 3, 1.0, "exact"), (0, 5, 2 / 32, "exact"), (20, 20, 1.0, "mid-p"),
+    ],
+)  # fmt: skip
+def test_mcnemar_gives_published_and_hand_computed_values(only_a: int, only_b: int, p: float, method: str) -> None:
+    assert mcnemar(only_a, only_b) == (pytest.approx(p, abs=1e-9), method)
+    assert mcnemar(only_b, only_a) == mcnemar(only_a, only_b)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_agrees_with_scipys_binomial(only_a: int, only_b: int) -> None:
+    total, few = only_a + only_b, min(only_a, only_b)
+    p, method = mcnemar(only_a, only_b)
+    exact = stats.binomtest(few, total, 0.5).pvalue if total else 1.0
+    if method == "exact":
+        assert p == pytest.approx(exact)
+    else:  # mid-p: half of what was observed counts
+        assert p == pytest.approx(min(1, 2 * stats.binom.cdf(few, total, 0.5) - stats.binom.pmf(few, total, 0.5)))
+        assert p <= exact + 1e-12
+    assert (method == "exact") is (total < 25)
+
+
+def test_mid_p_lies_near_the_chi_squared_test_on_agrestis_approval_ratings() -> None:
+    # Agresti, Categorical Data Analysis: 150 against 86 changed their minds, z^2 = 17.36, p = .00003
+    assert mcnemar(150, 86)[0] == pytest.approx(stats.chi2.sf(64**2 / 236, 1), rel=0.1)
+
+
+def test_the_paired_t_test_is_scipys() -> None:
+    a, b = [0.31, 0.35, 0.28, 0.40], [0.29, 0.30, 0.27, 0.33]
+    found = paired_difference(dict(enumerate_seeds(a)), dict(enumerate_seeds(b)))
+    expected = stats.ttest_rel(a, b)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.ci95 == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.mean == pytest.approx(np.mean(np.subtract(a, b)))
+    assert found.by_seed == {str(i): pytest.approx(x - y) for i, (x, y) in enumerate(zip(a, b, strict=True))}
+
+
+def enumerate_seeds(values: list[float]) -> list[tuple[str, float]]:
+    return [(str(i), v) for i, v in enumerate(values)]
+
+
+def test_below_two_seeds_there_is_no_p_and_the_interval_is_over_images() -> None:
+    differences = np.array([[0.4, 0.0, 0.0, -0.4, 0.3, 0.1]])
+    found = paired_difference({"3": 0.75}, {"3": 0.5, "4": 0.1}, lambda: differences)
+    assert (found.n, found.p, found.sd) == (1, None, None)
+    expected = stats.t.interval(0.95, 5, differences.mean(), stats.sem(differences[0]))
+    assert found.ci95 == pytest.approx(expected)
+    assert paired_difference({"3": 0.75}, {"3": 0.5}).ci95 is None
+
+
+def test_networks_that_never_differ_may_still_differ_by_what_so_few_images_do_not_show() -> None:
+    found = paired_difference({"0": 0.5}, {"0": 0.5}, lambda: np.zeros((1, 1000)))
+    assert found.ci95 == pytest.approx((-0.003682, 0.003682), abs=1e-6)
+
+
+def test_equal_differences_leave_nothing_to_test_against() -> None:
+    equal = paired_difference({"0": 0.4, "1": 0.44}, {"0": 0.3, "1": 0.34})
+    assert equal.p is None
+    assert equal.mean == pytest.approx(0.1)
+    none = paired_difference({"0": 0.0, "1": 0.0}, {"0": 0.0, "1": 0.0})
+    assert (none.mean, none.p) == (0.0, 1.0)
+
+
+def test_from_ten_seeds_on_the_difference_is_bootstrapped_too() -> None:
+    a, b = world(10, 100, key=1), world(10, 100, key=2)
+    found = paired_difference(means(a), means(b), lambda: a - b)
+    assert found.ci95 == hierarchical_bootstrap(a - b)
+    assert found.p == pytest.approx(stats.ttest_rel(a.mean(1), b.mean(1)).pvalue)
+
+
+def test_without_a_common_seed_there_is_no_paired_difference() -> None:
+    with pytest.raises(ValueError, match="no common seed"):
+        paired_difference({"0": 0.5}, {"1": 0.5})

@@ -7,7 +7,7 @@ from sqlalchemy import inspect, select, text
 from app.domain.lifecycle import SHARED
 from app.storage import migrate
 from app.storage.engine import Database
-from app.storage.tables import Experiment, ImageRow, Run, Table
+from app.storage.tables import Experiment, ImageRow, ImageVerdict, Run, Table
 
 
 def tables(database: Database) -> set[str]:
@@ -67,6 +67,28 @@ def test_one_revision_down_and_up_again_keeps_runs_and_what_refers_to_them(empty
         run = session.get_one(Run, "run_1")
         assert (run.state, run.attempt, run.spec, run.announced_at) == ("running", 3, {"a": 1}, None)
         assert session.scalar(select(ImageRow.gradients)) == 20
+
+
+def test_verdicts_come_and_go_with_their_migration_and_nothing_else_does(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    verdict = {"norm": 0.03, "linf": 0.03, "l2": 0.2, "ssim": None, "correct_share": 0.5, "majority": True,
+               "clean_correct_share": 1.0, "clean_majority": True}  # fmt: skip
+    with empty_database.writing() as session:
+        session.add(Run(id="run_1", kind="evaluate", key="k", share_key="k", spec={"a": 1}, state="running"))
+        session.flush()
+        session.add(ImageVerdict(run_id="run_1", eps="8/255", image_id=7, attack=None, **verdict))
+    migrate.downgrade(empty_database, "0002")
+    assert "image_verdicts" not in tables(empty_database)
+    migrate.upgrade(empty_database)
+    assert migrate.drift(empty_database) == []
+    with empty_database.writing() as session:
+        assert session.get_one(Run, "run_1").state == "running"
+        assert session.scalars(select(ImageVerdict)).all() == []
+        session.add(ImageVerdict(run_id="run_1", eps="8/255", image_id=7, attack="pgd", **verdict))
+    with empty_database.writing() as session:
+        session.delete(session.get_one(Run, "run_1"))
+    with empty_database.reading() as session:
+        assert session.scalars(select(ImageVerdict)).all() == [], "a run's verdicts go with it"
 
 
 def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None:

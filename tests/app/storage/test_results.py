@@ -2,9 +2,10 @@
 
 import pytest
 
-from app.domain.errors import InvalidInput, NotFound
+from app.domain.errors import InvalidInput, LeaseLost, NotFound
 from app.storage import results, runs
 from app.storage.tables import ImageRow
+from tests.app.work import verdict
 
 
 def image_row(image: int, eps: str = "8/255", attack: str = "pgd") -> dict[str, object]:
@@ -96,3 +97,44 @@ def test_figures_are_read_back_as_they_were_written(queue, evaluation) -> None:
     assert m.protocol["eps"] in (8 / 255, 32 / 255, 64 / 255)
     assert queue.do(results.measured, "digits", norm="l2") == []
     assert queue.do(results.measured, "cifar10") == []
+
+
+def test_verdicts_come_in_pages_by_image_and_radius_and_replace_earlier_ones(queue, evaluation) -> None:
+    queue.do(results.add_verdicts, evaluation, [verdict(99)])
+    rows = [verdict(i, e, attack=a) for i, a in ((10, "pgd"), (2, None), (1, "fgsm")) for e in ("8/255", "2/255")]
+    queue.do(results.add_verdicts, evaluation, rows)
+    found, cursor = [], None
+    while True:
+        with queue.database.reading() as session:
+            page, cursor = results.verdicts(session, evaluation.run_id, after=cursor, limit=4)
+        found += page
+        if cursor is None:
+            break
+    assert [(r.image_id, r.eps, r.attack) for r in found] == [
+        (1, "2/255", "fgsm"), (1, "8/255", "fgsm"), (2, "2/255", None), (2, "8/255", None), (10, "2/255", "pgd"),
+        (10, "8/255", "pgd"),
+    ]  # fmt: skip
+    assert (found[0].ssim, found[0].l2, found[0].clean_majority) == (0.9, 0.2, True)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1:8/255", "1", f"{10**30}:8/255"])
+def test_a_cursor_of_verdicts_that_is_none_is_refused(queue, evaluation, cursor: str) -> None:
+    with pytest.raises(InvalidInput):
+        queue.do(results.verdicts, evaluation.run_id, after=cursor, limit=4)
+
+
+def test_a_job_that_lost_its_run_stores_no_verdicts(queue, evaluation) -> None:
+    queue.expire(evaluation)
+    queue.do(runs.sweep)
+    queue.must_claim("worker:2")
+    with pytest.raises(LeaseLost):
+        queue.do(results.add_verdicts, evaluation, [verdict(1)])
+
+
+def test_shares_and_votes_are_in_the_order_of_the_images_of_one_radius(queue, evaluation) -> None:
+    rows = [verdict(i, right=r) for i, r in ((7, 0.25), (3, 1.0), (5, 0.75))] + [verdict(1, "2/255")]
+    queue.do(results.add_verdicts, evaluation, rows)
+    run = evaluation.run_id
+    assert queue.do(results.correct_shares, [run, "run_old"], "8/255")[run].tolist() == [1.0, 0.75, 0.25]
+    assert queue.do(results.majorities, [run], "8/255")[run].tolist() == [1, 1, 0]
+    assert queue.do(results.correct_shares, ["run_old"], "8/255") == {}

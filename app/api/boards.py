@@ -1,0 +1,73 @@
+"""What the leaderboard, the curves and the comparison of rows have in common."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+
+from app.api.dependencies import Services
+from app.domain.attacks import Norm
+from app.domain.epsilon import parse_epsilon
+from app.domain.errors import InvalidInput, NotFound, Problem
+from app.domain.leaderboard import Measured, PerImage
+from app.reports.tables import MEDIA_TYPES, Format
+from app.storage import datasets, results
+
+VARY = {"Vary": "Accept"}
+Eps = Annotated[str | None, Query(max_length=50, description="a number or a fraction such as 8/255")]
+FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual groups frozen with the stem")]
+Images = Annotated[int | None, Query(ge=1, le=100_000)]
+
+
+def measured_of(services: Services, dataset: str, norm: Norm, **filters: Any) -> list[Measured]:
+    """What is stored, whether or not the images are still here. Raises NotFound where there never were any."""
+    known = datasets.names(services.settings.data_dir)
+    with services.database.reading() as session:
+        if dataset not in known and not results.any_measured(session, dataset):
+            raise NotFound.of("data set", dataset, known)
+        return results.measured(session, dataset, norm=norm, **filters)
+
+
+def per_image_of(services: Services) -> PerImage:
+    """Reads correct shares when a statistic asks for them."""
+    def read(run_ids: Sequence[str], eps: str) -> Mapping[str, Any]:
+        with services.database.reading() as session:
+            return results.correct_shares(session, run_ids, eps)
+
+    return read
+
+
+def radius_of(eps: str) -> Fraction:
+    """The radius that a query names. Raises InvalidInput."""
+    try:
+        return parse_epsilon(eps)
+    except ValueError as error:
+        raise InvalidInput([Problem("/eps", f"in the query: {error}")]) from error
+
+
+def accepted(request: Request) -> Literal["json", "csv", "md", "latex", "html"]:
+    """The format that the `Accept` header likes best."""
+    return best_format(request)  # type: ignore[return-value]  # all keys of AnyFormat
+
+
+def best_format(request: Request, **more: str) -> str:
+    """The same where there are further formats: name -> media type."""
+    types = {"json": "application/json", "html": "text/html", **MEDIA_TYPES, **more}
+    known = {kind: name for name, kind in types.items()}
+    offers = [_offer(part) for part in request.headers.get("accept", "").split(",")]
+    wanted = sorted((o for o in offers if o[1] in known and o[0] > 0), key=lambda o: -o[0])  # stable: first of equals
+    return known[wanted[0][1]] if wanted else "json"
+
+
+def _offer(part: str) -> tuple[float, str]:
+    """`"text/csv;q=0.5"` -> (0.5, "text/csv")."""
+    kind, *parameters = (p.strip().lower() for p in part.split(";"))
+    quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+    return (float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0), kind
+
+
+def rendered(text: str, wanted: Format) -> Response:
+    """A table as an answer."""
+    return Response(text, media_type=MEDIA_TYPES[wanted], headers=VARY)

@@ -1,0 +1,59 @@
+"""`/compare`: two rows of the leaderboard against each other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
+
+from app.api.boards import per_image_of
+from app.api.dependencies import Services, ServicesOf
+from app.domain.comparison import Side, compare, protocol_differences
+from app.domain.errors import Conflict, InvalidInput, Problem
+from app.domain.leaderboard import PerImage, latest, leaderboard, row_id
+from app.domain.subject import settings_of
+from app.storage import results
+from app.storage.results import BoardRow
+
+router = APIRouter(tags=["leaderboard"])
+RowId = Annotated[str, Query(max_length=100, description="the `id` of a leaderboard row")]
+
+
+@router.get("/compare", summary="Two leaderboard rows: difference, interval, tests, differing settings")
+def show(services: ServicesOf, a: RowId, b: RowId) -> dict[str, Any]:
+    """A minus B over the seeds they have in common, on the same images under the same protocol: a paired t test over
+    seeds (`p` is null below 2), McNemar's test within each pair of networks, and a conclusion in words. Rows of
+    different protocols are a conflict, which says what differs."""
+    if a == b:
+        raise InvalidInput([Problem("/b", f"in the query: a row cannot be compared with itself ({a!r} twice)")])
+    with services.database.reading() as session:
+        found = results.board_row(session, a), results.board_row(session, b)
+        if found[0].protocol_id != found[1].protocol_id:
+            what = "; ".join(protocol_differences(found[0].protocol, found[1].protocol))
+            raise Conflict(f"only rows of one protocol, on the same images, can be compared; these differ in {what}")
+        sides = _sides(services, session, found)
+    return compare(*sides, per_image=per_image_of(services), votes=_votes_of(services))
+
+
+def _sides(services: Services, session: Session, found: Sequence[BoardRow]) -> list[Side]:
+    """With the rows as the leaderboard shows them, ranks too."""
+    first = found[0]
+    suite, images = first.protocol["suite"], first.protocol["images"]
+    measured = latest(results.measured(session, first.dataset, norm=first.norm, suite=suite, images=images))
+    rows = {row["id"]: row for row in leaderboard(measured, first.protocol_id, per_image=per_image_of(services))}
+    return [
+        Side(
+            rows[row_id(row.group, row.protocol_id)],
+            [m for m in measured if (m.group, m.protocol_id) == (row.group, row.protocol_id)],
+            settings_of(row.training),
+        )
+        for row in found
+    ]
+
+
+def _votes_of(services: Services) -> PerImage:
+    def read(run_ids: Sequence[str], eps: str) -> Mapping[str, Any]:
+        with services.database.reading() as session:
+            return results.majorities(session, run_ids, eps)
+
+    return read

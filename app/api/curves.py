@@ -1,0 +1,102 @@
+"""`/curves`: accuracy against eps."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from app.api.boards import VARY, FreezeDepth, Images, best_format, measured_of, per_image_of, rendered
+from app.api.dependencies import Services, ServicesOf
+from app.domain.architectures import Variant
+from app.domain.attacks import ATTACKS, Norm
+from app.domain.curves import curves
+from app.domain.datasets import KNOWN
+from app.domain.errors import NotFound, SpikeproofError
+from app.domain.leaderboard import Measured, choose_family
+from app.domain.spec import ArchitectureName
+from app.reports.plots import PICTURE_TYPES, curves_picture
+from app.reports.tables import MEDIA_TYPES, curves_table, render
+from app.storage import datasets
+
+router = APIRouter(tags=["leaderboard"])
+CurveFormat = Annotated[
+    Literal["json", "csv", "md", "latex", "png", "svg"] | None, Query(description="else by `Accept`")
+]
+AttackName = Annotated[str | None, Query(max_length=100, description="without one: the robust accuracy")]
+
+
+@router.get("/curves", summary="Accuracy against eps, one line a row")
+def show(
+    request: Request,
+    services: ServicesOf,
+    dataset: str,
+    attack: AttackName = None,
+    norm: Norm = "linf",
+    architecture: ArchitectureName | None = None,
+    variant: Variant | None = None,
+    recipe: str | None = None,
+    precision: str | None = None,
+    freeze_depth: FreezeDepth = None,
+    suite: str | None = None,
+    images: Images = None,
+    format: CurveFormat = None,
+) -> Response:
+    """Lines of one protocol but for its radii: by default of the strongest suite that is complete. In a suite on
+    survivors an attack's figure is the running union after it (`kind`). `others` counts lines left out."""
+    measured = _with_attack(measured_of(services, dataset, norm, suite=suite, images=images), attack)
+    family = choose_family(measured)
+    kept = [
+        m for m in measured
+        if architecture in (None, m.architecture) and variant in (None, m.variant)
+        and recipe in (None, m.recipe) and precision in (None, m.precision)
+        and freeze_depth in (None, m.freeze_depth)
+    ]
+    protocol = next((_without_radius(m) for m in measured if m.protocol["family"] == family), None)
+    answer: dict[str, Any] = {
+        "dataset": dataset, "norm": norm, "attack": attack, "kind": _kind(protocol, attack),
+        "chance": _chance(services, dataset), "protocol": protocol,
+        "others": len({(m.group, m.protocol["family"]) for m in measured if m.protocol["family"] != family}),
+        "lines": curves(kept, family, attack, per_image_of(services)),
+    }
+    return _as(format or best_format(request, **PICTURE_TYPES), answer)
+
+
+def _as(wanted: str, answer: dict[str, Any]) -> Response:
+    for form, media_type in PICTURE_TYPES.items():
+        if form == wanted:
+            return Response(curves_picture(answer, form), media_type=media_type, headers=VARY)
+    for text_form in MEDIA_TYPES:
+        if text_form == wanted:
+            return rendered(render(curves_table(answer["lines"]), text_form), text_form)
+    return JSONResponse(answer, headers=VARY)  # for a browser's page too
+
+
+def _with_attack(measured: list[Measured], attack: str | None) -> list[Measured]:
+    """Those that have its figure. Raises NotFound for an attack that there is not."""
+    if attack is None:
+        return measured
+    found = [m for m in measured if attack in m.attacks]
+    if not found and attack not in ATTACKS:
+        raise NotFound.of("attack", attack, {*ATTACKS, *(name for m in measured for name in m.attacks)})
+    return found
+
+
+def _without_radius(m: Measured) -> dict[str, Any]:
+    return {name: value for name, value in m.protocol.items() if name not in ("eps", "eps_text")}
+
+
+def _kind(protocol: dict[str, Any] | None, attack: str | None) -> str | None:
+    if protocol is None:
+        return None
+    if attack is None:
+        return "robust accuracy"
+    return "running union" if protocol["survivors"] else "alone"
+
+
+def _chance(services: Services, dataset: str) -> float | None:
+    """Of guessing; null for a folder that cannot be read any more."""
+    try:
+        known = KNOWN.get(dataset) or datasets.find(dataset, services.settings.data_dir)
+    except SpikeproofError:
+        return None
+    return 1 / len(known.classes)
