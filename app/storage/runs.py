@@ -3,18 +3,18 @@
 Nothing here commits: the caller's transaction does, at its edge.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
 from app.storage.engine import lock_graph, now_epoch
-from app.storage.tables import Experiment, ExperimentRun, Run
+from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
 
 WORKER_LOST = "worker lost"
 PARENT_CANCELLED = "the run it depends on was cancelled"
@@ -65,13 +65,21 @@ def page(
 
 
 def _ready() -> Select[Run]:
-    parent = aliased(Run)
-    return (
-        select(Run)
-        .outerjoin(parent, Run.depends_on == parent.id)
-        .where(Run.state == "queued", or_(Run.depends_on.is_(None), parent.state == "succeeded"))
-        .order_by(Run.priority.desc(), Run.id)
-    )
+    waits = _needs_one(lambda needed: needed.state != "succeeded")
+    return select(Run).where(Run.state == "queued", ~waits).order_by(Run.priority.desc(), Run.id)
+
+
+def _needs_one(condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Whether a run needs one of which the condition holds."""
+    needed = aliased(Run)
+    links = select(RunDependency.run_id).join(needed, needed.id == RunDependency.needs_id)
+    return links.where(RunDependency.run_id == Run.id, condition(needed)).correlate(Run).exists()
+
+
+def needs(session: Session, run_id: str) -> list[Run]:
+    """The runs it waits for: the one whose checkpoint it is about, then siblings in the order of its pool."""
+    found = select(Run).join(RunDependency, RunDependency.needs_id == Run.id).where(RunDependency.run_id == run_id)
+    return list(session.scalars(found.order_by(RunDependency.position)))
 
 
 def any_ready(session: Session) -> bool:
@@ -99,7 +107,7 @@ def announced(session: Session, run_ids: Sequence[str]) -> None:
 
 
 def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
-    """Takes the next run whose dependency has succeeded, or just `run_id`; None where another was faster."""
+    """Takes the next run whose dependencies have succeeded, or just `run_id`; None where another was faster."""
     if run_id is None:
         wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=True)
     else:  # whoever holds the row may be only marking it: wait, else its one message would be for nothing
@@ -237,7 +245,10 @@ def retry(session: Session, run_id: str) -> Run:
     run = get(session, run_id)
     if run.state not in RETRIABLE:
         raise Conflict(f"run {run.id} is {run.state}; only a failed or cancelled run can be tried again")
-    for one in [*_unfinished_ancestors(session, run), run, *_never_started(session, run)]:
+    wanted = [*_unfinished_ancestors(session, run), run]
+    for one in wanted:
+        _requeue(session, one)
+    for one in _never_started(session, run, {one.id for one in wanted}):
         _requeue(session, one)
     session.flush()
     return run
@@ -252,20 +263,33 @@ def _requeue(session: Session, run: Run) -> None:
 
 
 def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
-    chain: list[Run] = []
-    while run.depends_on is not None:
+    """What it needs and what that needs, if it failed or was cancelled; each after what it needs itself."""
+    found: dict[str, Run] = {}
+    for needed in needs(session, run.id):
         # held: else it could fail just now, and not see that something waits for it again
-        run = session.get_one(Run, run.depends_on, with_for_update=True, populate_existing=True)
-        if run.state in RETRIABLE:
-            chain.insert(0, run)
-    return chain
+        session.refresh(needed, with_for_update=True)
+        if needed.state in RETRIABLE:
+            found |= {one.id: one for one in [*_unfinished_ancestors(session, needed), needed]}
+    return list(found.values())
 
 
-def _never_started(session: Session, run: Run) -> list[Run]:
-    waiting = session.scalars(
-        select(Run).where(Run.depends_on == run.id, Run.attempt == 0, Run.state.in_(RETRIABLE))
-    ).all()
-    return [one for child in waiting for one in (child, *_never_started(session, child))]
+def _never_started(session: Session, run: Run, revived: Set[str]) -> list[Run]:
+    """What waited for it in vain, directly or not; not what needs another one that has no result either."""
+    found: list[Run] = []
+    waited_for, revived = {run.id}, {*revived}
+    while True:
+        waiting = session.scalars(
+            select(Run)
+            .where(Run.attempt == 0, Run.state.in_(RETRIABLE), Run.id.not_in(revived))
+            .where(_needs_one(lambda needed, ids=waited_for: needed.id.in_(ids)))
+            .where(~_needs_one(lambda needed, ids=revived: needed.state.in_(RETRIABLE) & needed.id.not_in(ids)))
+            .order_by(Run.id)
+        ).all()
+        if not waiting:
+            return found
+        found += waiting
+        waited_for |= {one.id for one in waiting}
+        revived |= {one.id for one in waiting}
 
 
 def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: str) -> set[str]:
@@ -284,11 +308,13 @@ def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason
     ended = [*run_ids]
     while ended:
         waiting = (
-            select(Run.id)
-            .join(parent := aliased(Run), Run.depends_on == parent.id)
-            .where(Run.depends_on.in_(ended), Run.state == "queued", parent.state.in_(RETRIABLE))
+            select(RunDependency.run_id)
+            .join(Run, Run.id == RunDependency.run_id)
+            .join(needed := aliased(Run), RunDependency.needs_id == needed.id)
+            .where(RunDependency.needs_id.in_(ended), Run.state == "queued", needed.state.in_(RETRIABLE))
         )
-        ended = list(session.scalars(waiting))
+        ended = sorted(set(session.scalars(waiting)))
+        _lock(session, ended)  # two runs that one waits for may end at the same time
         end = update(Run).where(Run.id.in_(ended), Run.state == "queued")
         session.execute(end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
 
