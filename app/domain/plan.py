@@ -5,7 +5,7 @@ checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything tha
 on, so two runs with one key have one result and can be shared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -270,3 +270,12 @@ def _evaluate_run(trained: PlannedRun, protocol: Protocol, pool: list[Sibling] |
         return PlannedRun("evaluate", spec, trained.key)
     spec["pool"] = [{"run": sibling.key, "role": sibling.role} for sibling in pool]
     return PlannedRun("evaluate", spec, trained.key, siblings=tuple(sibling.key for sibling in pool))
+
+
+def verify_run(
+    trained: Mapping[str, Any], checkpoint: str, epochs: str, evaluations: Sequence[str], *, clean: bool
+) -> PlannedRun:
+    """Computes the figures of these evaluations of a checkpoint again. `trained`: the specification it came from."""
+    subject = {**subject_of(trained), "epochs": epochs}
+    spec = {"kind": "verify", "checkpoint": checkpoint, "runs": list(evaluations), "clean": clean, "subject": subject}
+    return PlannedRun("verify", spec)

@@ -1,6 +1,6 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, insert, outerjoin, select, tuple_
@@ -8,8 +8,11 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured
+from app.storage.engine import Database
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, Run
+
+PAGE = 10_000  # per-image rows read at once
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -85,6 +88,18 @@ def image_rows(
     return found[:limit], f"{last.image_id}:{last.eps}:{last.attack}"
 
 
+def all_image_rows(database: Database, run_id: str) -> Iterator[dict[str, Any]]:
+    """Every per-image row of an evaluation as a dictionary, by image; a page at a time."""
+    names = [column.name for column in ImageRow.__table__.columns if column.name != "run_id"]
+    after = None
+    while True:
+        with database.reading() as session:
+            rows, after = image_rows(session, run_id, after=after, limit=PAGE)
+        yield from ({name: getattr(row, name) for name in names} for row in rows)
+        if after is None:
+            return
+
+
 def _image_cursor(cursor: str) -> tuple[int, str, str]:
     image, _, rest = cursor.partition(":")
     eps, separator, attack = rest.partition(":")
@@ -99,6 +114,18 @@ def add_figures(session: Session, fence: Fence, figures: Sequence[Figure]) -> No
     session.execute(delete(Figure).where(Figure.run_id == fence.run_id))
     session.add_all(figures)
     session.flush()
+
+
+def figures(session: Session, run_id: str) -> list[Figure]:
+    """The figures of an evaluation, one a radius."""
+    return list(session.scalars(select(Figure).where(Figure.run_id == run_id)))
+
+
+def evaluations(session: Session, checkpoint: Checkpoint) -> list[Run]:
+    """The evaluations of a checkpoint that have succeeded, oldest first."""
+    done = select(Run).where(Run.depends_on == checkpoint.run_id, Run.kind == "evaluate", Run.state == "succeeded")
+    found = session.scalars(done.order_by(Run.id))
+    return [run for run in found if run.metrics.get("checkpoint") == checkpoint.id]
 
 
 def any_measured(session: Session, dataset: str) -> bool:

@@ -236,6 +236,18 @@ def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
     _end_dependents(session, run_ids, "cancelled", PARENT_CANCELLED)
 
 
+def cancel(session: Session, run_id: str) -> None:
+    """Stops one run, and what waits for it. Raises NotFound, Conflict (it has ended, or a live experiment wants it)."""
+    lock_graph(session)
+    run = get(session, run_id)
+    if run.state in TERMINAL:
+        raise Conflict(f"run {run.id} has already {run.state}; there is nothing to cancel")
+    if wanting := _wanted_by(session, [run.id]):
+        raise Conflict(f"run {run.id} is wanted by experiment {wanting[0][1]}; cancel that")
+    request_cancel(session, [run.id])
+    session.expire(run)
+
+
 def retry(session: Session, run_id: str) -> Run:
     """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it.
 
@@ -278,13 +290,7 @@ def _never_started(session: Session, run: Run, revived: Set[str]) -> list[Run]:
     found: list[Run] = []
     waited_for, revived = {run.id}, {*revived}
     while True:
-        waiting = session.scalars(
-            select(Run)
-            .where(Run.attempt == 0, Run.state.in_(RETRIABLE), Run.id.not_in(revived))
-            .where(_needs_one(lambda needed, ids=waited_for: needed.id.in_(ids)))
-            .where(~_needs_one(lambda needed, ids=revived: needed.state.in_(RETRIABLE) & needed.id.not_in(ids)))
-            .order_by(Run.id)
-        ).all()
+        waiting = _waiting_in_vain(session, waited_for, revived)
         if not waiting:
             return found
         found += waiting
@@ -292,15 +298,27 @@ def _never_started(session: Session, run: Run, revived: Set[str]) -> list[Run]:
         revived |= {one.id for one in waiting}
 
 
+def _waiting_in_vain(session: Session, waited_for: Set[str], revived: Set[str]) -> Sequence[Run]:
+    """Never started, ended for want of one of `waited_for`, and missing nothing but what is in `revived`."""
+    ended = select(Run).where(Run.attempt == 0, Run.state.in_(RETRIABLE), Run.id.not_in(revived)).order_by(Run.id)
+    ended = ended.where(_needs_one(lambda needed: needed.id.in_(waited_for)))
+    missing = _needs_one(lambda needed: needed.state.in_(RETRIABLE) & needed.id.not_in(revived))
+    return session.scalars(ended.where(~missing)).all()
+
+
 def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: str) -> set[str]:
     """Which of the runs another experiment, not cancelled, still wants."""
+    return {run_id for run_id, wanting in _wanted_by(session, run_ids) if wanting != experiment_id}
+
+
+def _wanted_by(session: Session, run_ids: Iterable[str]) -> list[tuple[str, str]]:
+    """(run, experiment) for every experiment, not cancelled, that wants one of the runs."""
     wanted = (
-        select(ExperimentRun.run_id)
+        select(ExperimentRun.run_id, ExperimentRun.experiment_id)
         .join(Experiment, Experiment.id == ExperimentRun.experiment_id)
-        .where(ExperimentRun.run_id.in_(list(run_ids)))
-        .where(Experiment.id != experiment_id, Experiment.cancelled_at.is_(None))
+        .where(ExperimentRun.run_id.in_(list(run_ids)), Experiment.cancelled_at.is_(None))
     )
-    return set(session.scalars(wanted))
+    return [(run_id, wanting) for run_id, wanting in session.execute(wanted)]
 
 
 def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason: str) -> None:

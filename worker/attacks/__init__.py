@@ -11,8 +11,9 @@ from worker.attacks.pgd import PGD
 from worker.attacks.search import Found
 from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
+from worker.attacks.transfer import Transfer
 
-ATTACK_CLASSES: dict[str, type[Attack]] = {cls.name: cls for cls in (FGSM, PGD, DeepFool, Square, Noise)}
+ATTACK_CLASSES: dict[str, type[Attack]] = {cls.name: cls for cls in (FGSM, PGD, DeepFool, Square, Transfer, Noise)}
 
 
 def build_attack(name: str, *, norm: Norm, **given: Any) -> Attack:

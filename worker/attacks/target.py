@@ -8,7 +8,7 @@ batched decoder passes and one encoder backward pass: not `draws` full passes.
         target.forward(x, draws=32, noise=KeyedNoise(image_keys(seed, "selection", ids))).logits
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -89,9 +89,10 @@ class Target:
     """A model to be attacked. Takes any number of images, and works through them `batch_size` at a time.
 
     An attack hands over all images that still stand, so micro-batches stay full while images drop out.
+    `siblings`: networks that a transfer attack makes its images on.
     """
 
-    def __init__(self, model: Classifier, *, batch_size: int = 128) -> None:
+    def __init__(self, model: Classifier, *, batch_size: int = 128, siblings: Sequence[Classifier] = ()) -> None:
         if any(module.training for module in model.modules()):
             raise ValueError("the model is in training mode: its batch norm would see the attack")
         if batch_size < 1:
@@ -99,6 +100,7 @@ class Target:
         self.model = model
         self.batch_size = batch_size
         self.stochastic = bool(model.stochastic)
+        self.siblings = tuple(Target(sibling, batch_size=batch_size) for sibling in siblings)
 
     def __repr__(self) -> str:
         return f"Target({type(self.model).__name__}, batch_size={self.batch_size}, stochastic={self.stochastic})"
