@@ -10,7 +10,8 @@ from app.domain.attacks import ATTACKS
 from app.domain.suites import SUITES
 from worker.attacks import ATTACK_CLASSES, Target, build_attack
 
-SMALL = {"pgd": {"steps": 8}, "deepfool": {"steps": 10}, "square": {"queries": 60}, "noise": {"tries": 4}}
+SMALL = {"pgd": {"steps": 8}, "deepfool": {"steps": 10}, "square": {"queries": 60}, "noise": {"tries": 4},
+         "transfer": {"steps": 6}}
 TABLE = [
     build_attack(name, norm=norm, **SMALL.get(name, {}) | more)
     for name, entry in ATTACKS.items()
@@ -23,7 +24,8 @@ EPSILON = {"linf": 0.12, "l2": 0.8}
 
 def run(attack, model, images, *, epsilon=None, seed=0, batch_size=32):
     radii = torch.full((len(images),), EPSILON[attack.norm]) if epsilon is None else epsilon
-    target = Target(model, batch_size=batch_size)
+    siblings = [model] if attack.name == "transfer" else []  # of itself: whatever holds of others holds of it
+    target = Target(model, batch_size=batch_size, siblings=siblings)
     return attack(target, images.x, images.labels, epsilon=radii, ids=images.ids, seed=seed)
 
 
@@ -73,7 +75,7 @@ def test_same_seed_same_images(attack, kind, images, request):
     assert torch.equal(run(attack, model, images, seed=3).x, run(attack, model, images, seed=3).x)
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", "noise"])
+@pytest.mark.parametrize("name", ["pgd", "square", "transfer", "noise"])
 def test_another_seed_gives_other_images(name, exact, images):
     attack, images = build_attack(name, norm="linf", **SMALL[name]), labelled(exact, images)
     assert not torch.equal(run(attack, exact, images, seed=3).x, run(attack, exact, images, seed=4).x)
@@ -105,7 +107,7 @@ def test_a_curve_in_one_batch_equals_runs_one_by_one(attack, kind, images, reque
         assert_alike(curve.x[12 * i : 12 * (i + 1)], single.x, model)
 
 
-@pytest.mark.parametrize("attack", [a for a in TABLE if a.name not in ("square", "noise")], ids=repr)
+@pytest.mark.parametrize("attack", [a for a in TABLE if a.name not in ("square", "noise", "transfer")], ids=repr)
 def test_a_gradient_that_is_zero_is_counted_and_moves_nothing_but_the_start(attack, blind, images):
     images = labelled(blind, images)
     found = run(attack, blind, images)
@@ -127,7 +129,7 @@ def test_a_fooled_image_costs_nothing_more(attack, net, images):
 def test_the_budget_is_kept(attack, net, images):
     found = run(attack, net, images, epsilon=torch.full((len(images),), 1e-5))
     limit = {
-        "fgsm": 1, "square": 60, "deepfool": 21, "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1)
+        "fgsm": 1, "transfer": 1, "square": 60, "deepfool": 21, "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1)
     }[attack.name]
     assert found.queries.max() <= limit
     assert attack.name == "deepfool" or found.queries.max() == limit  # which needs no radius to succeed
