@@ -108,7 +108,7 @@ def test_an_evaluation_that_has_not_succeeded_is_not_verified(queue, evaluated) 
 
 
 def test_it_is_cancelled_by_itself_and_what_an_experiment_wants_is_not(queue, evaluated) -> None:
-    checkpoint, evaluation = evaluated
+    checkpoint, _ = evaluated
     run = ask(queue, checkpoint)
     queue.do(runs.cancel, run.id)
     assert queue.run(run.id).state == "cancelled"

@@ -129,7 +129,8 @@ def test_a_fooled_image_costs_nothing_more(attack, net, images):
 def test_the_budget_is_kept(attack, net, images):
     found = run(attack, net, images, epsilon=torch.full((len(images),), 1e-5))
     limit = {
-        "fgsm": 1, "transfer": 1, "square": 60, "deepfool": 21, "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1)
+        "fgsm": 1, "transfer": 1, "square": 60, "deepfool": 21,
+        "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1),
     }[attack.name]
     assert found.queries.max() <= limit
     assert attack.name == "deepfool" or found.queries.max() == limit  # which needs no radius to succeed
