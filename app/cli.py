@@ -127,10 +127,29 @@ def experiments(dataset: str | None = None, state: str | None = None) -> None:
 
 
 @cli.command()
-def cancel(experiment_id: str) -> None:
+def cancel(id: Annotated[str, typer.Argument(help="of an experiment, or of a verification's run")]) -> None:
     """Cancel an experiment; runs that another one wants go on."""
     with _client() as client:
-        print(client.cancel(experiment_id)["state"])
+        print((client.cancel_run if id.startswith("run_") else client.cancel)(id)["state"])
+
+
+@cli.command()
+def verify(
+    checkpoint: str,
+    wait: Annotated[bool, typer.Option("--wait", help="stay until there is a verdict")] = False,
+) -> None:
+    """Compute the stored figures of a checkpoint again from its file; with --wait, 1 where they do not agree."""
+    with _client() as client:
+        run = client.verify(checkpoint)
+        print(run["id"])
+        if not wait:
+            return
+        run = client.wait_for_run(run["id"])
+    if run["state"] != "succeeded":
+        raise SpikeproofError(f"the verification came to no verdict: {run['error'] or run['state']}")
+    print(run["metrics"]["text"])
+    if not run["metrics"]["agrees"]:
+        raise typer.Exit(1)
 
 
 @cli.command()

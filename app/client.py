@@ -65,24 +65,43 @@ class Client:
         """`GET /runs/{id}`."""
         return self._json("GET", f"/runs/{run_id}")
 
+    def cancel_run(self, run_id: str) -> dict[str, Any]:
+        """`POST /runs/{id}/cancel`."""
+        return self._json("POST", f"/runs/{run_id}/cancel")
+
+    def verify(self, checkpoint_id: str, **wanted: Any) -> dict[str, Any]:
+        """`POST /checkpoints/{id}/verify`: the run that does it."""
+        return self._json("POST", f"/checkpoints/{checkpoint_id}/verify", json=wanted)
+
     def wait(
         self, experiment_id: str, on_update: Callable[[dict[str, Any]], None] = lambda _: None, every: float = 0.5
     ) -> dict[str, Any]:
         """Until the experiment has ended; `on_update` sees it each time. Rides out a restart of the service
         of up to PATIENCE_SECONDS."""
+        return self._wait(lambda: self.experiment(experiment_id), on_update, every)
+
+    def wait_for_run(
+        self, run_id: str, on_update: Callable[[dict[str, Any]], None] = lambda _: None, every: float = 0.5
+    ) -> dict[str, Any]:
+        """As `wait`, for a single run."""
+        return self._wait(lambda: self.run(run_id), on_update, every)
+
+    def _wait(
+        self, look: Callable[[], dict[str, Any]], on_update: Callable[[dict[str, Any]], None], every: float
+    ) -> dict[str, Any]:
         heard = time.monotonic()
         while True:
             try:
-                experiment = self.experiment(experiment_id)
+                seen = look()
             except ServiceError as error:
                 if error.status not in (0, 503) or time.monotonic() - heard > PATIENCE_SECONDS:
                     raise
                 time.sleep(every)
                 continue
             heard = time.monotonic()
-            on_update(experiment)
-            if experiment["state"] in FINAL:
-                return experiment
+            on_update(seen)
+            if seen["state"] in FINAL:
+                return seen
             time.sleep(every)
 
     def leaderboard(self, dataset: str, **filters: Any) -> dict[str, Any]:

@@ -66,8 +66,9 @@ def _work(fence: Fence, database: Database, progress: Progress) -> None:
 def _job_of(kind: str) -> Callable[..., None]:
     from worker.jobs.evaluate import run_evaluate
     from worker.jobs.train import run_branch, run_train
+    from worker.jobs.verify import run_verify
 
-    return {"train": run_train, "branch": run_branch, "evaluate": run_evaluate}[kind]
+    return {"train": run_train, "branch": run_branch, "evaluate": run_evaluate, "verify": run_verify}[kind]
 
 
 def _fail(database: Database, fence: Fence, detail: str) -> int:

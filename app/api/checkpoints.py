@@ -1,9 +1,9 @@
-"""`/checkpoints`: list, look at, download, predict."""
+"""`/checkpoints`: list, look at, download, predict, verify."""
 
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import Field, ValidationError
@@ -16,10 +16,10 @@ from app.api.dependencies import Services, ServicesOf
 from app.api.faults import problems_of
 from app.api.pagination import Cursor, Limit, Page
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
-from app.domain.spec import Strict
+from app.domain.spec import Strict, VerifySpec
 from app.inference.images import decode_image, read_pixels
 from app.inference.predict import predict as predict_images
-from app.storage import results
+from app.storage import results, verifications
 from app.storage.tables import Checkpoint
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
@@ -60,9 +60,25 @@ def list_(
 
 @router.get("/{checkpoint_id}", summary="One checkpoint with its specification")
 def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
-    """Specification, seed, metrics, sha256, size, parent."""
-    row = _row(services, checkpoint_id)
-    return views.checkpoint(row) | {"spec": row.spec}
+    """Specification, seed, metrics, sha256, size, parent; whether its figures were verified, and what came of it."""
+    with services.database.reading() as session:
+        row = results.checkpoint(session, checkpoint_id)
+        verified = verifications.last(session, row)
+        return views.checkpoint(row) | {"spec": row.spec, "verified": verified and views.verification(verified)}
+
+
+@router.post("/{checkpoint_id}/verify", status_code=202, summary="Compute the stored figures again")
+def verify(
+    checkpoint_id: str, services: ServicesOf, response: Response, wanted: Annotated[VerifySpec | None, Body()] = None
+) -> dict[str, Any]:
+    """Queues a run that computes clean and robust figures again from the file, and says whether they agree: bit for
+    bit under the same conditions, else to one verdict in 1,000. While one is under way, a repeat answers that one."""
+    with services.database.writing() as session:
+        asked, limit = wanted or VerifySpec(), services.settings.max_attempts
+        run = views.run(verifications.request(session, checkpoint_id, asked, max_attempts=limit))
+    services.sweeper.wake()
+    response.headers["Location"] = f"/runs/{run['id']}"
+    return run
 
 
 @router.get("/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse)

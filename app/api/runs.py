@@ -1,4 +1,4 @@
-"""`/runs`: one train, branch or evaluate job each."""
+"""`/runs`: one train, branch, evaluate or verify job each."""
 
 from typing import Annotated, Any
 
@@ -46,6 +46,14 @@ def retry(run_id: str, services: ServicesOf) -> dict[str, Any]:
     with services.database.writing() as session:
         runs.retry(session, run_id)
     services.sweeper.wake()
+    return show(run_id, services)
+
+
+@router.post("/{run_id}/cancel", summary="Stop a run that no experiment wants, as a verification")
+def cancel(run_id: str, services: ServicesOf) -> dict[str, Any]:
+    """Queued it ends at once, running within 10 s. What a live experiment wants is cancelled with the experiment."""
+    with services.database.writing() as session:
+        runs.cancel(session, run_id)
     return show(run_id, services)
 
 

@@ -81,6 +81,12 @@ def checkpoint(row: Checkpoint) -> dict[str, Any]:
     }
 
 
+def verification(row: Run) -> dict[str, Any]:
+    """What came of a verification."""
+    found = row.metrics
+    return {"agrees": found["agrees"], "text": found["text"], "at": utc(row.finished_at), "run": row.id}
+
+
 def image_row(row: ImageRow) -> dict[str, Any]:
     """What one attack did to one image at one radius."""
     names = ("image_id", "eps", "attack", "correct_share", "success", "norm", "queries", "gradients")

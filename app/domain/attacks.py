@@ -202,6 +202,15 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
+            "transfer", "Transfer from sibling networks of the experiment", ("linf", "l2"), "black",
+            "Papernot, McDaniel, Goodfellow 2016, arXiv:1605.07277; PGD on each sibling: Madry et al. 2018",
+            {
+                "steps": Parameter(20, "gradient steps on each sibling", 1, 10_000),
+                "step_size": Parameter(0.25, "length of a step as a share of eps", 1e-4, 10.0),
+                "draws": Parameter(8, "draws averaged for one gradient of a stochastic sibling (EOT)", 1, 256),
+            },
+        ),
+        Attack(
             "noise", "Random noise: the floor every attack must beat", ("linf", "l2"), "none",
             "uniform in the ball, or Gaussian scaled into it",
             {

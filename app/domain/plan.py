@@ -5,7 +5,7 @@ checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything tha
 on, so two runs with one key have one result and can be shared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -16,6 +16,7 @@ from app.domain.attacks import find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
 from app.domain.lifecycle import RunKind
+from app.domain.pool import TRANSFER, Sibling, pool_of
 from app.domain.protocol import Protocol, digest
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
@@ -46,7 +47,8 @@ class CellTraining:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to be; `depends_on` is the key of the run whose checkpoint it starts from.
+    """A run to be; `depends_on` is the key of the run whose checkpoint it starts from, `siblings` are those of the
+    runs whose checkpoints its transfer pool has. It waits for all of them.
 
     `stored_as`: the share key of a run that is there already. One that was repeated afresh has another than its
     specification's: its checkpoint must not be taken for the first one's.
@@ -56,6 +58,12 @@ class PlannedRun:
     spec: dict[str, Any]
     depends_on: str | None = None
     stored_as: str | None = None
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of what must have succeeded before."""
+        return (*([self.depends_on] if self.depends_on else []), *self.siblings)
 
     @cached_property
     def key(self) -> str:
@@ -155,14 +163,15 @@ def expand(
     `source`: what `experiment.training.weights` was found to be.
     """
     protocol = make_protocol(experiment.evaluation, dataset)
+    chains = [[run] for run in trained] or list(_cells(experiment, dataset, source))
+    pooled = [run for chain in chains for run in chain] if TRANSFER in {s.attack for s in protocol.stages} else None
     runs: dict[str, PlannedRun] = {}
-    for cell in _cells(experiment, dataset, source) if not trained else ():
-        evaluation = _evaluate_run(cell[-1], protocol)
-        runs |= {run.key: run for run in (*cell, evaluation)}
-    for run in trained:
-        evaluation = _evaluate_run(run, protocol)
-        runs[evaluation.key] = evaluation
-    return list(runs.values())
+    last: dict[str, PlannedRun] = {}  # what waits for runs of other cells
+    for chain in chains:
+        evaluation = _evaluate_run(chain[-1], protocol, None if pooled is None else pool_of(chain[-1], pooled))
+        runs |= {run.key: run for run in chain if not trained}
+        (last if evaluation.siblings else runs)[evaluation.key] = evaluation
+    return list((runs | last).values())
 
 
 def _cells(experiment: ExperimentSpec, dataset: Dataset, source: WeightsSource) -> Iterator[list[PlannedRun]]:
@@ -253,7 +262,20 @@ def _dataset_reference(dataset: Dataset) -> dict[str, Any]:
     return {"name": dataset.name, "fingerprint": dataset.fingerprint}
 
 
-def _evaluate_run(trained: PlannedRun, protocol: Protocol) -> PlannedRun:
+def _evaluate_run(trained: PlannedRun, protocol: Protocol, pool: list[Sibling] | None) -> PlannedRun:
+    """`pool`: of transfer attacks, or None where the protocol has none. It is part of the run's specification."""
     spec = {"kind": "evaluate", "of": trained.key, "attack_seed": 0, "protocol": protocol.to_dict(),
             "subject": subject_of(trained.spec)}
-    return PlannedRun("evaluate", spec, trained.key)
+    if pool is None:
+        return PlannedRun("evaluate", spec, trained.key)
+    spec["pool"] = [{"run": sibling.key, "role": sibling.role} for sibling in pool]
+    return PlannedRun("evaluate", spec, trained.key, siblings=tuple(sibling.key for sibling in pool))
+
+
+def verify_run(
+    trained: Mapping[str, Any], checkpoint: str, epochs: str, evaluations: Sequence[str], *, clean: bool
+) -> PlannedRun:
+    """Computes the figures of these evaluations of a checkpoint again. `trained`: the specification it came from."""
+    subject = {**subject_of(trained), "epochs": epochs}
+    spec = {"kind": "verify", "checkpoint": checkpoint, "runs": list(evaluations), "clean": clean, "subject": subject}
+    return PlannedRun("verify", spec)

@@ -140,3 +140,12 @@ class ExperimentSpec(Strict):
         description="existing ones to evaluate; then nothing is trained, and of the rest only `evaluation` is read",
     )
     fresh: bool = Field(False, description="run everything anew, even what already succeeded")
+
+
+class VerifySpec(Strict):
+    """The body of `POST /checkpoints/{id}/verify`; it may be left out."""
+
+    runs: Annotated[list[Name], Field(max_length=MAX_CHECKPOINTS), AfterValidator(_no_repeats)] | None = Field(
+        None, description="evaluations of this checkpoint that succeeded (null: all of them)"
+    )
+    clean: bool = Field(True, description="also the clean accuracy on the whole test split")

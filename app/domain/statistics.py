@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Shares = NDArray[np.floating[Any]]
 
 Interval = Literal["clopper-pearson", "student-t", "hierarchical-bootstrap"]
-BOOTSTRAP_SEEDS = 10  # with fewer, resampling seeds covers too little: with three, 70 % instead of 95 %
+BOOTSTRAP_SEEDS = 10  # with fewer, there are too few seeds to resample
 RESAMPLES = 2000
 EXACT_DISCORDANT = 25  # McNemar: exact below, mid-p from here
 SIGNIFICANT = 0.05

@@ -77,6 +77,7 @@ _SAMPLED = (
     _stage("sapgd", gradient="expected"),
     _stage("sapgd", gradient="assg"),
     _stage("square"),
+    _stage("transfer"),
 )
 
 SUITES: dict[str, Suite] = {
@@ -99,8 +100,8 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             "spiking", 1,
-            "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000:"
-            " each on the survivors",
+            "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000,"
+            " transfer from siblings: each on the survivors",
             NORMS, True, (*_EXPECTED, *_SAMPLED),
         ),
         Suite(

@@ -15,7 +15,7 @@ from app.domain.spec import ExperimentSpec
 from app.storage import runs
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
-from app.storage.tables import Experiment, ExperimentRun, Run
+from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,21 @@ def _add_runs(
     suffix = f":{experiment.id}" if fresh else ""
     shared = _shared_runs(session, [plan.key + suffix for plan in planned])
     ids = {key: run.id for key, run in shared.items()} | _finished_parents(session, planned)
-    new = []
-    for plan in planned:
-        if plan.key in shared:
-            continue
-        ids[plan.key] = new_id("run")
-        new.append(
-            Run(
-                id=ids[plan.key], kind=plan.kind, key=plan.key, share_key=plan.key + suffix, spec=plan.spec,
-                depends_on=ids[plan.depends_on] if plan.depends_on else None, max_attempts=max_attempts,
-            )
+    new = [plan for plan in planned if plan.key not in shared]
+    ids |= {plan.key: new_id("run") for plan in new}
+    session.add_all(
+        Run(
+            id=ids[plan.key], kind=plan.kind, key=plan.key, share_key=plan.key + suffix, spec=plan.spec,
+            depends_on=ids[plan.depends_on] if plan.depends_on else None, max_attempts=max_attempts,
         )
-    session.add_all(new)  # in the order of the plan: each after the one it depends on
+        for plan in new  # in the order of the plan: each after the one it depends on
+    )
     session.flush()
+    session.add_all(
+        RunDependency(run_id=ids[plan.key], needs_id=ids[key], position=position)
+        for plan in new
+        for position, key in enumerate(plan.needs)
+    )
     for position, plan in enumerate(planned):
         reused = plan.key in shared
         link = ExperimentRun(experiment_id=experiment.id, run_id=ids[plan.key], position=position, reused=reused)
@@ -100,7 +102,7 @@ def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
 
 def _finished_parents(session: Session, planned: Sequence[PlannedRun]) -> dict[str, str]:
     """Runs that are not part of the plan but whose checkpoints it starts from: key -> id."""
-    outside = {p.depends_on for p in planned if p.depends_on} - {p.key for p in planned}
+    outside = {key for plan in planned for key in plan.needs} - {plan.key for plan in planned}
     found = select(Run.share_key, Run.id).where(Run.share_key.in_(outside), Run.state == "succeeded")
     return {str(key): str(run_id) for key, run_id in session.execute(found)} if outside else {}
 

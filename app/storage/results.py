@@ -1,6 +1,6 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,14 @@ from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured, row_id
 from app.domain.protocol import Protocol
+from app.storage.engine import Database
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
 
 if TYPE_CHECKING:
     from app.domain.statistics import Shares
+
+PAGE = 10_000  # per-image rows read at once
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -134,6 +137,18 @@ def _per_image(session: Session, run_ids: Sequence[str], eps: str, column: Any) 
     return {run_id: np.array(values) for run_id, values in found.items()}
 
 
+def all_image_rows(database: Database, run_id: str) -> Iterator[dict[str, Any]]:
+    """Every per-image row of an evaluation as a dictionary, by image; a page at a time."""
+    names = [column.name for column in ImageRow.__table__.columns if column.name != "run_id"]
+    after = None
+    while True:
+        with database.reading() as session:
+            rows, after = image_rows(session, run_id, after=after, limit=PAGE)
+        yield from ({name: getattr(row, name) for name in names} for row in rows)
+        if after is None:
+            return
+
+
 def _image_cursor(cursor: str) -> tuple[int, str, str]:
     image, _, rest = cursor.partition(":")
     eps, separator, attack = rest.partition(":")
@@ -182,6 +197,18 @@ def board_row(session: Session, name: str) -> BoardRow:
     at_eps = replace(protocol, eps=(eps,), stages=tuple(replace(s, grid=None) for s in protocol.stages_at(eps)))
     shown = {**at_eps.to_dict(), "eps": format_epsilon(eps)}
     return BoardRow(figure.dataset, figure.norm, group, protocol_id, shown, training)
+
+
+def figures(session: Session, run_id: str) -> list[Figure]:
+    """The figures of an evaluation, one a radius."""
+    return list(session.scalars(select(Figure).where(Figure.run_id == run_id)))
+
+
+def evaluations(session: Session, checkpoint: Checkpoint) -> list[Run]:
+    """The evaluations of a checkpoint that have succeeded, oldest first."""
+    done = select(Run).where(Run.depends_on == checkpoint.run_id, Run.kind == "evaluate", Run.state == "succeeded")
+    found = session.scalars(done.order_by(Run.id))
+    return [run for run in found if run.metrics.get("checkpoint") == checkpoint.id]
 
 
 def any_measured(session: Session, dataset: str) -> bool:

@@ -3,18 +3,18 @@
 Nothing here commits: the caller's transaction does, at its edge.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
 from app.storage.engine import lock_graph, now_epoch
-from app.storage.tables import Experiment, ExperimentRun, Run
+from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
 
 WORKER_LOST = "worker lost"
 PARENT_CANCELLED = "the run it depends on was cancelled"
@@ -65,13 +65,21 @@ def page(
 
 
 def _ready() -> Select[Run]:
-    parent = aliased(Run)
-    return (
-        select(Run)
-        .outerjoin(parent, Run.depends_on == parent.id)
-        .where(Run.state == "queued", or_(Run.depends_on.is_(None), parent.state == "succeeded"))
-        .order_by(Run.priority.desc(), Run.id)
-    )
+    waits = _needs_one(lambda needed: needed.state != "succeeded")
+    return select(Run).where(Run.state == "queued", ~waits).order_by(Run.priority.desc(), Run.id)
+
+
+def _needs_one(condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Whether a run needs one of which the condition holds."""
+    needed = aliased(Run)
+    links = select(RunDependency.run_id).join(needed, needed.id == RunDependency.needs_id)
+    return links.where(RunDependency.run_id == Run.id, condition(needed)).correlate(Run).exists()
+
+
+def needs(session: Session, run_id: str) -> list[Run]:
+    """The runs it waits for: the one whose checkpoint it is about, then siblings in the order of its pool."""
+    found = select(Run).join(RunDependency, RunDependency.needs_id == Run.id).where(RunDependency.run_id == run_id)
+    return list(session.scalars(found.order_by(RunDependency.position)))
 
 
 def any_ready(session: Session) -> bool:
@@ -99,7 +107,7 @@ def announced(session: Session, run_ids: Sequence[str]) -> None:
 
 
 def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
-    """Takes the next run whose dependency has succeeded, or just `run_id`; None where another was faster."""
+    """Takes the next run whose dependencies have succeeded, or just `run_id`; None where another was faster."""
     if run_id is None:
         wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=True)
     else:  # whoever holds the row may be only marking it: wait, else its one message would be for nothing
@@ -228,6 +236,18 @@ def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
     _end_dependents(session, run_ids, "cancelled", PARENT_CANCELLED)
 
 
+def cancel(session: Session, run_id: str) -> None:
+    """Stops one run, and what waits for it. Raises NotFound, Conflict (it has ended, or a live experiment wants it)."""
+    lock_graph(session)
+    run = get(session, run_id)
+    if run.state in TERMINAL:
+        raise Conflict(f"run {run.id} has already {run.state}; there is nothing to cancel")
+    if wanting := _wanted_by(session, [run.id]):
+        raise Conflict(f"run {run.id} is wanted by experiment {wanting[0][1]}; cancel that")
+    request_cancel(session, [run.id])
+    session.expire(run)
+
+
 def retry(session: Session, run_id: str) -> Run:
     """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it.
 
@@ -237,7 +257,10 @@ def retry(session: Session, run_id: str) -> Run:
     run = get(session, run_id)
     if run.state not in RETRIABLE:
         raise Conflict(f"run {run.id} is {run.state}; only a failed or cancelled run can be tried again")
-    for one in [*_unfinished_ancestors(session, run), run, *_never_started(session, run)]:
+    wanted = [*_unfinished_ancestors(session, run), run]
+    for one in wanted:
+        _requeue(session, one)
+    for one in _never_started(session, run, {one.id for one in wanted}):
         _requeue(session, one)
     session.flush()
     return run
@@ -252,31 +275,50 @@ def _requeue(session: Session, run: Run) -> None:
 
 
 def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
-    chain: list[Run] = []
-    while run.depends_on is not None:
+    """What it needs and what that needs, if it failed or was cancelled; each after what it needs itself."""
+    found: dict[str, Run] = {}
+    for needed in needs(session, run.id):
         # held: else it could fail just now, and not see that something waits for it again
-        run = session.get_one(Run, run.depends_on, with_for_update=True, populate_existing=True)
-        if run.state in RETRIABLE:
-            chain.insert(0, run)
-    return chain
+        session.refresh(needed, with_for_update=True)
+        if needed.state in RETRIABLE:
+            found |= {one.id: one for one in [*_unfinished_ancestors(session, needed), needed]}
+    return list(found.values())
 
 
-def _never_started(session: Session, run: Run) -> list[Run]:
-    waiting = session.scalars(
-        select(Run).where(Run.depends_on == run.id, Run.attempt == 0, Run.state.in_(RETRIABLE))
-    ).all()
-    return [one for child in waiting for one in (child, *_never_started(session, child))]
+def _never_started(session: Session, run: Run, revived: Set[str]) -> list[Run]:
+    """What waited for it in vain, directly or not; not what needs another one that has no result either."""
+    found: list[Run] = []
+    waited_for, revived = {run.id}, {*revived}
+    while True:
+        waiting = _waiting_in_vain(session, waited_for, revived)
+        if not waiting:
+            return found
+        found += waiting
+        waited_for |= {one.id for one in waiting}
+        revived |= {one.id for one in waiting}
+
+
+def _waiting_in_vain(session: Session, waited_for: Set[str], revived: Set[str]) -> Sequence[Run]:
+    """Never started, ended for want of one of `waited_for`, and missing nothing but what is in `revived`."""
+    ended = select(Run).where(Run.attempt == 0, Run.state.in_(RETRIABLE), Run.id.not_in(revived)).order_by(Run.id)
+    ended = ended.where(_needs_one(lambda needed: needed.id.in_(waited_for)))
+    missing = _needs_one(lambda needed: needed.state.in_(RETRIABLE) & needed.id.not_in(revived))
+    return session.scalars(ended.where(~missing)).all()
 
 
 def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: str) -> set[str]:
     """Which of the runs another experiment, not cancelled, still wants."""
+    return {run_id for run_id, wanting in _wanted_by(session, run_ids) if wanting != experiment_id}
+
+
+def _wanted_by(session: Session, run_ids: Iterable[str]) -> list[tuple[str, str]]:
+    """(run, experiment) for every experiment, not cancelled, that wants one of the runs."""
     wanted = (
-        select(ExperimentRun.run_id)
+        select(ExperimentRun.run_id, ExperimentRun.experiment_id)
         .join(Experiment, Experiment.id == ExperimentRun.experiment_id)
-        .where(ExperimentRun.run_id.in_(list(run_ids)))
-        .where(Experiment.id != experiment_id, Experiment.cancelled_at.is_(None))
+        .where(ExperimentRun.run_id.in_(list(run_ids)), Experiment.cancelled_at.is_(None))
     )
-    return set(session.scalars(wanted))
+    return [(run_id, wanting) for run_id, wanting in session.execute(wanted)]
 
 
 def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason: str) -> None:
@@ -284,11 +326,13 @@ def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason
     ended = [*run_ids]
     while ended:
         waiting = (
-            select(Run.id)
-            .join(parent := aliased(Run), Run.depends_on == parent.id)
-            .where(Run.depends_on.in_(ended), Run.state == "queued", parent.state.in_(RETRIABLE))
+            select(RunDependency.run_id)
+            .join(Run, Run.id == RunDependency.run_id)
+            .join(needed := aliased(Run), RunDependency.needs_id == needed.id)
+            .where(RunDependency.needs_id.in_(ended), Run.state == "queued", needed.state.in_(RETRIABLE))
         )
-        ended = list(session.scalars(waiting))
+        ended = sorted(set(session.scalars(waiting)))
+        _lock(session, ended)  # two runs that one waits for may end at the same time
         end = update(Run).where(Run.id.in_(ended), Run.state == "queued")
         session.execute(end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
 

@@ -56,7 +56,7 @@ class Run(Table):
     key: Mapped[str] = mapped_column(String(64), index=True)
     share_key: Mapped[str] = mapped_column(String(110))
     spec: Mapped[dict[str, Any]]
-    depends_on: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    depends_on: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)  # whose checkpoint it is about
     state: Mapped[str] = mapped_column(String(20), default="queued")
     priority: Mapped[int] = mapped_column(Integer, default=0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -72,6 +72,16 @@ class Run(Table):
     phase: Mapped[str | None] = mapped_column(String(200))
     error: Mapped[str | None] = mapped_column(Text)
     metrics: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+
+
+class RunDependency(Table):
+    """Which runs must have succeeded before a run may start: this alone decides, not `runs.depends_on`."""
+
+    __tablename__ = "run_dependencies"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    needs_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True, index=True)
+    position: Mapped[int] = mapped_column(Integer)  # as the plan lists them: the origin, then siblings
 
 
 class ExperimentRun(Table):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from app.client import Client
+from app.storage.engine import Database
 from tests.postgres_server import DatabaseServer
+from tests.service import make_settings
 
 START_SECONDS = 60
 PATIENCE = 60  # seconds, of a client on a machine that has other work
@@ -52,6 +54,16 @@ class Service:
     @property
     def worker_module(self) -> str:
         return "worker.tasks" if "SPIKEPROOF_BROKER_URL" in self.settings else "worker.poll"
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """What the service keeps its rows in, behind its back."""
+        url = self.settings.get("SPIKEPROOF_DATABASE_URL", "")
+        opened = Database(make_settings(data_dir=self.data_dir, database_url=url).resolved_database_url)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
     def client(self) -> Client:
         self.clients.append(Client(self.url))

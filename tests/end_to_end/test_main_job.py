@@ -6,8 +6,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
+from app.storage.tables import Checkpoint, Figure
 from tests.end_to_end.conftest import PATIENCE, QUICK_TRAINING, Service, finished, run_of
+from tests.end_to_end.test_command_line import spikeproof
 from worker.data.digits import read_digits
 
 SPEC = {"dataset": "digits", "seeds": [0], "training": QUICK_TRAINING, "evaluation": {"images": 40}}
@@ -36,6 +39,7 @@ def test_an_experiment_runs_from_submission_to_leaderboard_and_prediction(servic
     _check_reuse(client, experiment)
     _check_prediction(service, run_of(experiment, "branch", "lif")["checkpoint"], digit)
     _check_evaluation_files(service, run_of(experiment, "evaluate", "paralif")["id"])
+    _check_verification(service, client, run_of(experiment, "evaluate"))
 
 
 def _check_spikes(client, experiment) -> None:
@@ -89,6 +93,29 @@ def _check_verdicts(service, run_id, stored) -> None:
         assert 0 < figure["mean_ssim"] < 1
         gallery = httpx.get(f"{service.url}/runs/{run_id}/gallery.png?eps={eps}/255", timeout=PATIENCE)
         assert Image.open(io.BytesIO(gallery.content)).format == "PNG"
+
+
+def _check_verification(service, client, evaluation) -> None:
+    """The figures come out again to the last bit; one that is changed is named; weights that are changed fail it."""
+    checkpoint = evaluation["checkpoint"]
+    first = client.wait_for_run(client.verify(checkpoint)["id"])
+    assert first["state"] == "succeeded", first["error"]
+    assert first["metrics"]["text"] == "Agrees: all 4 figures, bit for bit."
+    with service.database() as database, database.writing() as session:
+        session.execute(update(Figure).where(Figure.run_id == evaluation["id"], Figure.eps == "8/255")
+                        .values(robust_accuracy=0.999))  # fmt: skip
+        weights = service.data_dir / session.get_one(Checkpoint, checkpoint).path
+    said = spikeproof("verify", checkpoint, "--wait", url=service.url)
+    assert said.returncode == 1, said.stderr
+    assert f"1 of 4 figures. robust accuracy at 8/255 of run {evaluation['id']}" in said.stdout
+    shown = client._json("GET", f"/checkpoints/{checkpoint}")["verified"]
+    assert (shown["agrees"], shown["run"]) == (False, said.stdout.split()[0])
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    failed = client.wait_for_run(client.verify(checkpoint)["id"])
+    assert (failed["state"], failed["attempt"]) == ("failed", 1)
+    assert "its sha256 differs" in failed["error"]
 
 
 def test_an_image_of_another_size_fails_the_run_with_its_name(service: Service) -> None:

@@ -9,7 +9,8 @@ from torchvision import models
 from tests.end_to_end.conftest import Service, finished, run_of
 from tests.end_to_end.test_command_line import spikeproof
 
-SHORT = {"attacks": [{"name": "fgsm"}], "images": 20, "eps": ["32/255"]}
+SHORT = {"attacks": [{"name": "fgsm"}, {"name": "transfer", "parameters": {"steps": 3}}], "images": 20,
+         "eps": ["32/255"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -24,6 +25,12 @@ def two_services(make_service, tmp_path) -> tuple[Service, Service]:
 def clean(client, experiment: dict[str, Any], variant: str) -> float:
     accuracy: float = client.run(run_of(experiment, "evaluate", variant)["id"])["metrics"]["clean"]["accuracy"]
     return accuracy
+
+
+def pool(client, experiment: dict[str, Any], variant: str) -> list[tuple[str, str]]:
+    """On which networks transfer attacks were made."""
+    siblings = client.run(run_of(experiment, "evaluate", variant)["id"])["metrics"]["pool"]
+    return [(sibling["role"], sibling["checkpoint"]) for sibling in siblings]
 
 
 def test_what_one_service_trained_another_measures_alike_and_trains_on(two_services, tmp_path) -> None:
@@ -41,6 +48,8 @@ def test_what_one_service_trained_another_measures_alike_and_trains_on(two_servi
             first.client().download(run_of(here, kind, variant)["checkpoint"], file)
             ids[variant] = client.upload(file)["id"]
         there = finished(client, {"dataset": "digits", "checkpoints": list(ids.values()), "evaluation": SHORT})
+        assert pool(first.client(), here, "lif") == [("default sibling", run_of(here, "train")["checkpoint"])]
+        assert pool(client, there, "lif") == [], "of imported networks nobody knows how they are related"
         for variant in ids:
             assert clean(client, there, variant) == clean(first.client(), here, variant)
         rows = client.leaderboard("digits")["rows"]

@@ -18,11 +18,12 @@ from worker.attacks.sapgd import SAPGD
 from worker.attacks.search import Found
 from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
+from worker.attacks.transfer import Transfer
 
 ATTACK_CLASSES: dict[str, type[Attack]] = {
     cls.name: cls
     for cls in (
-        FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, FMN, CW, Square, HopSkipJump, Noise
+        FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, FMN, CW, Square, Transfer, HopSkipJump, Noise
     )
 }
 

@@ -10,7 +10,7 @@ also where the model was trained with the published one.
         target.forward(x, draws=32, noise=KeyedNoise(image_keys(seed, "selection", ids))).logits
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -95,10 +95,13 @@ class Target:
 
     gradient: how the search differentiates the model, see `through`. With `expected`, `forward` and
     `differentiate` answer with the expected logits as a single draw; `answer` and `decode`, on which verdicts
-    rest, are always the model itself, with its noise.
+    rest, are always the model itself, with its noise. siblings: networks that a transfer attack makes its images on.
     """
 
-    def __init__(self, model: Classifier, *, batch_size: int = 128, gradient: Gradient | None = None) -> None:
+    def __init__(
+        self, model: Classifier, *, batch_size: int = 128, gradient: Gradient | None = None,
+        siblings: Sequence[Classifier] = (),
+    ) -> None:
         if any(module.training for module in model.modules()):
             raise ValueError("the model is in training mode: its batch norm would see the attack")
         if batch_size < 1:
@@ -108,6 +111,7 @@ class Target:
         self.stochastic = bool(model.stochastic)
         self.gradient = gradient or gradient_named(OWN_GRADIENT)
         self._expects = self.stochastic and self.gradient.expects
+        self.siblings = tuple(Target(sibling, batch_size=batch_size) for sibling in siblings)
 
     def __repr__(self) -> str:
         return (
@@ -124,7 +128,8 @@ class Target:
         chosen = gradient_named(gradient)
         if not chosen.applies_to(self.model):
             raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}")
-        return Target(self.model, batch_size=self.batch_size, gradient=chosen)
+        siblings = [sibling.model for sibling in self.siblings]
+        return Target(self.model, batch_size=self.batch_size, gradient=chosen, siblings=siblings)
 
     def keep(self, standing: Tensor) -> None:
         """Only these of the samples, int64 positions, will be asked about from now on, counted anew from 0."""

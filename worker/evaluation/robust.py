@@ -8,7 +8,8 @@ its own figure is its own success, and only the headline inherits.
 Nothing depends on which images share a block or a batch: two half blocks give what one whole gives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -27,18 +28,21 @@ from worker.evaluation.worst import Worst
 
 def evaluate_block(
     model: Classifier, images: Tensor, labels: Tensor, ids: Tensor, *, protocol: Protocol, seed: int,
-    batch_size: int = 128, progress: Progress | None = None,
+    batch_size: int = 128, siblings: Sequence[Classifier] = (), progress: Progress | None = None,
 ) -> BlockResult:
     """Attacks the images as `protocol` says, on the model's device. The unit of resuming.
 
-    images: float32 (n, C, H, W) in [0, 1]; labels, ids: int64 (n,), ids unique, in any order. `progress` is
-    called with the share of the work done, at each step of an attack; what it raises ends the evaluation.
+    images: float32 (n, C, H, W) in [0, 1]; labels, ids: int64 (n,), ids unique, in any order. `siblings`: the pool
+    of transfer attacks, on the same device; without any these are passed over. `progress` is called with the share
+    of the work done, at each step of an attack; what it raises ends the evaluation.
     """
     if not len(images) or len(torch.unique(ids)) != len(ids):
         raise ValueError("a block needs images, and each an id of its own: ids key the noise")
     device = next((p.device for p in model.parameters()), images.device)
-    with frozen(model):
-        target = Target(model, batch_size=batch_size)
+    with ExitStack() as stack:
+        for each in (model, *siblings):
+            stack.enter_context(frozen(each))
+        target = Target(model, batch_size=batch_size, siblings=siblings)
         jury = Jury(target, labels.to(device), ids.to(device), seed)
         return _Evaluation(images.to(device), jury, protocol, progress or _silent).run()
 

@@ -99,7 +99,7 @@ def _mean(values: Array) -> float | None:
 
 
 # The axis of a BlockResult's array that counts images; the others are the same in every block.
-_AXIS = {
+AXIS = {
     name: axis
     for axis, names in {
         0: ("ids", "labels", "clean_share", "clean_correct", "clean_majority"),
@@ -118,8 +118,8 @@ def _join(blocks: Sequence[BlockResult]) -> BlockResult:
     if any(b.eps.tolist() != first.eps.tolist() or b.attacks.tolist() != first.attacks.tolist() for b in blocks):
         raise ValueError("blocks of different evaluations cannot be joined")
     joined = {
-        field.name: np.concatenate([getattr(b, field.name) for b in blocks], _AXIS[field.name])
-        if field.name in _AXIS
+        field.name: np.concatenate([getattr(b, field.name) for b in blocks], AXIS[field.name])
+        if field.name in AXIS
         else getattr(first, field.name)
         for field in fields(BlockResult)
     }

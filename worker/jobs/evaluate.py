@@ -5,35 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from app.domain.protocol import Protocol
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
-from models.registry import Classifier
-from worker.data import Arrays
-from worker.data.splits import evaluation_images
-from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, image_verdicts, mean_distances, summarise
+from worker.evaluation import BlockResult, image_verdicts, mean_distances, summarise
 from worker.evaluation.clean import pixels
 from worker.jobs.gallery import write_gallery
-from worker.jobs.job import Job, open_checkpoint, open_dataset
+from worker.jobs.job import Job, open_checkpoint
+from worker.jobs.measure import Measure, conditions, measured_blocks, save_arrays
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
-BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
+NO_SIBLINGS = "no siblings: transfer attacks were passed over"
 
 
 def run_evaluate(job: Job) -> None:
     """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
-    protocol = Protocol.from_dict(job.spec["protocol"])
-    arrays, dataset = open_dataset(job, protocol.dataset, protocol.fingerprint)
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
-    clean = _clean(job, model, arrays)
-    ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
-    blocks = _blocks(job, model, arrays, ids, protocol)
-    originals = pixels(arrays.test.images[ids]).numpy()
-    verdicts = _verdicts(blocks, originals, protocol)
-    gallery = write_gallery(job, model, protocol, originals, blocks, verdicts, dataset.classes)
-    _publish(job, protocol, checkpoint, blocks, clean, verdicts, gallery)
+    measure = Measure.open(job, job.run.id, job.spec, model)
+    known = _conditions(job)
+    clean = _clean(job, measure, known)
+    blocks = _blocks(job, measure)
+    originals = pixels(measure.arrays.test.images[np.concatenate(measure.parts())]).numpy()
+    verdicts = _verdicts(blocks, originals, measure.protocol)
+    gallery = write_gallery(
+        job, model, measure.protocol, originals, blocks, verdicts, measure.arrays.classes
+    )
+    _publish(job, measure, checkpoint, blocks, verdicts, {"clean": clean, "conditions": known, "gallery": gallery})
 
 
 def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
@@ -42,73 +40,53 @@ def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Pr
     return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
 
 
-def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
+def _conditions(job: Job) -> list[dict[str, Any]]:
+    """Under which every attempt worked, each once: several where a run was resumed elsewhere."""
+    earlier: list[dict[str, Any]] = job.run.metrics.get("conditions", [])
+    now = conditions(job)
+    if now in earlier:
+        return earlier
+    known = [*earlier, now]
+    job.progress.store(metrics={**job.run.metrics, "conditions": known})
+    return known
+
+
+def _clean(job: Job, measure: Measure, known: list[dict[str, Any]]) -> dict[str, Any]:
     """Of the whole test split; a resumed evaluation has it already."""
     stored: dict[str, Any] | None = job.run.metrics.get("clean")
     if stored is not None:
         return stored
-    test = arrays.test
-    clean = evaluate_clean(
-        model, test.images, test.labels, np.arange(len(test)), seed=job.spec["attack_seed"],
-        batch_size=job.settings.attack_batch, progress=lambda s: job.progress.report(CLEAN_SHARE * s, "clean accuracy"),
-    ).to_dict()
-    job.progress.store(metrics={"clean": clean})
+    clean = measure.clean(lambda share: job.progress.report(CLEAN_SHARE * share, "clean accuracy"))
+    job.progress.store(metrics={"clean": clean, "conditions": known})
     print(f"clean accuracy {clean['accuracy']:.4f} on {clean['images']} images", flush=True)
     return clean
 
 
-def _blocks(job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol) -> list[BlockResult]:
-    """Every block, attacked now where it is not stored yet."""
-    with job.database.reading() as session:
-        stored = results.blocks(session, job.run.id)
-    parts = np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
-    found = []
-    for number, part in enumerate(parts):
-        if number in stored:
-            with np.load(job.settings.data_dir / stored[number]) as loaded:
-                found.append(BlockResult.from_arrays(loaded))
-            continue
-        found.append(_attack_block(job, model, arrays, part, protocol, number, len(parts)))
-    return found
+def _blocks(job: Job, measure: Measure) -> list[BlockResult]:
+    count = len(measure.parts())
 
-
-def _attack_block(
-    job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol, number: int, count: int
-) -> BlockResult:
-    def progress(share: float) -> None:
+    def report(number: int, share: float) -> None:
         done = (number + share) / count
         job.progress.report(CLEAN_SHARE + (1 - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
 
-    block = evaluate_block(
-        model, pixels(arrays.test.images[ids]), torch.from_numpy(arrays.test.labels[ids]), torch.from_numpy(ids),
-        protocol=protocol, seed=job.spec["attack_seed"], batch_size=job.settings.attack_batch, progress=progress,
-    )
-    folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{number:04d}-{job.fence.attempt}.npz"
-    artifacts.publish(path, lambda beside: _save(beside, block.to_arrays()))
-    with job.database.writing() as session:
-        place = artifacts.relative(job.settings.data_dir, path)
-        results.add_block(session, job.fence, number, place, list(block.rows()))
-        runs.checkpointed(session, job.fence)
-    print(f"block {number + 1}/{count} stored", flush=True)
-    return block
+    return list(measured_blocks(job, measure, report))
 
 
 def _publish(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any],
-    verdicts: Sequence[dict[str, Any]], gallery: Mapping[str, str],
+    job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult],
+    verdicts: Sequence[dict[str, Any]], known: Mapping[str, Any],
 ) -> None:
+    protocol = measure.protocol
     adversarial = job.folder / "adversarial.npz"
     _save_adversarial(adversarial, blocks, protocol)
     distances = mean_distances(verdicts)
     figures = [{**figure, **distances[figure["eps_exact"]]} for figure in summarise(blocks, protocol)]
     metrics = {
-        "clean": clean, "robust": figures, "checkpoint": checkpoint.id, "gallery": dict(gallery),
+        **known, "robust": figures, "checkpoint": checkpoint.id, "pool": measure.pool,
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
     }
     with job.database.writing() as session:
-        results.add_figures(session, job.fence, [_figure(job, protocol, checkpoint, clean, f) for f in figures])
+        results.add_figures(session, job.fence, [_figure(job, measure, checkpoint, known["clean"], f) for f in figures])
         results.add_verdicts(session, job.fence, verdicts)
         runs.succeed(session, job.fence, metrics)
     for figure in figures:
@@ -116,9 +94,9 @@ def _publish(
 
 
 def _figure(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, clean: Mapping[str, Any], figure: Mapping[str, Any]
+    job: Job, measure: Measure, checkpoint: Checkpoint, clean: Mapping[str, Any], figure: Mapping[str, Any]
 ) -> Figure:
-    subject = job.spec["subject"]
+    subject, protocol = job.spec["subject"], measure.protocol
     named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "settings", "group", "seed",
              "branch_seed")
     eps = next(e for e in protocol.eps if str(e) == figure["eps_exact"])
@@ -131,13 +109,14 @@ def _figure(
         attacks=figure["attacks"], verdict=figure["verdict"], reasons=figure["reasons"], draws=figure["draws"],
         parameters=checkpoint.metrics["parameters"],
         details={"test_images": clean["images"], "clean_accuracy_subset": figure["clean_accuracy"],
-                 **{name: figure[name] for name in kept}},
+                 **{name: figure[name] for name in kept}, **_pool(measure)},
     )
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # np.savez would add a suffix to a path
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+def _pool(measure: Measure) -> dict[str, Any]:
+    if measure.pool is None:
+        return {}
+    return {"transfer_pool": {"siblings": measure.pool, "note": None if measure.pool else NO_SIBLINGS}}
 
 
 def _save_adversarial(path: Path, blocks: Sequence[BlockResult], protocol: Protocol) -> None:
@@ -151,4 +130,4 @@ def _save_adversarial(path: Path, blocks: Sequence[BlockResult], protocol: Proto
         "eps": np.array([str(e) for e in protocol.eps]), "index": np.concatenate(index, axis=1),
         "images": np.concatenate([b.adversarial for b in blocks]),
     }
-    artifacts.publish(path, lambda beside: _save(beside, content))
+    artifacts.publish(path, lambda beside: save_arrays(beside, content))

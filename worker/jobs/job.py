@@ -75,6 +75,16 @@ def open_checkpoint(job: Job, run_id: str | None, epoch: int | None = None) -> t
     return row, _load(job, row).to(job.device)
 
 
+def open_published(job: Job, checkpoint_id: str) -> tuple[Checkpoint, Classifier]:
+    """The row and the network of a checkpoint by its id. Raises JobError for a missing or tampered file."""
+    try:
+        with job.database.reading() as session:
+            row = results.checkpoint(session, checkpoint_id)
+    except NotFound as error:
+        raise JobError(error.detail) from error
+    return row, _load(job, row).to(job.device)
+
+
 def open_content(job: Job, sha256: str) -> tuple[Checkpoint, Classifier]:
     """The row and the network, on the CPU, of a checkpoint by its file's content. Raises JobError."""
     with job.database.reading() as session:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.attacks import ATTACKS
+from app.domain.attacks import ATTACKS, Parameter
 from app.domain.protocol import Protocol, digest
 from app.domain.suites import SUITES, Stage
 
@@ -34,6 +34,29 @@ def test_whatever_could_change_a_figure_changes_the_identity(change: dict[str, A
 def test_a_larger_budget_is_another_protocol() -> None:
     stages = tuple(Stage("pgd", ATTACKS["pgd"].resolve({"steps": n})) for n in (20, 21))
     assert protocol(stages=stages[:1]).identity(EPS) != protocol(stages=stages[1:]).identity(EPS)
+
+
+def other_value(parameter: Parameter) -> Any:
+    """Another one that is allowed."""
+    if parameter.choices:
+        return next(choice for choice in parameter.choices if choice != parameter.default)
+    if isinstance(parameter.default, bool):
+        return not parameter.default
+    if isinstance(parameter.default, str):
+        return f"{parameter.default}-2"
+    low = parameter.minimum if parameter.minimum is not None else parameter.default - 1
+    return type(parameter.default)(low if low != parameter.default else low + 1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"), [(attack.name, name) for attack in ATTACKS.values() for name in attack.parameters]
+)
+def test_every_parameter_of_every_attack_is_part_of_the_identity(attack: str, name: str) -> None:
+    given = [{}, {name: other_value(ATTACKS[attack].parameters[name])}]
+    one, other = (protocol(stages=(Stage(attack, ATTACKS[attack].resolve(g)),)) for g in given)
+    assert one.identity(EPS) != other.identity(EPS)
+    assert one.family != other.family
+    assert Protocol.from_dict(json.loads(json.dumps(other.to_dict()))).identity(EPS) == other.identity(EPS)
 
 
 def test_another_radius_is_another_identity() -> None:

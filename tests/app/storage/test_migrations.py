@@ -5,7 +5,7 @@ import threading
 from sqlalchemy import inspect, select, text
 
 from app.domain.lifecycle import SHARED
-from app.storage import migrate
+from app.storage import migrate, runs
 from app.storage.engine import Database
 from app.storage.tables import Experiment, ImageRow, ImageVerdict, Run, Table
 
@@ -89,6 +89,21 @@ def test_verdicts_come_and_go_with_their_migration_and_nothing_else_does(empty_d
         session.delete(session.get_one(Run, "run_1"))
     with empty_database.reading() as session:
         assert session.scalars(select(ImageVerdict)).all() == [], "a run's verdicts go with it"
+
+
+def test_what_waits_when_the_service_is_upgraded_still_waits_afterwards(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    rows = [Run(id=name, kind="train", key=name, share_key=name, spec={}) for name in ("run_1", "run_2")]
+    rows[1].depends_on = "run_1"
+    with empty_database.writing() as session:
+        session.add_all(rows)
+    migrate.downgrade(empty_database, "0002")
+    assert "run_dependencies" not in tables(empty_database)
+    migrate.upgrade(empty_database)
+    with empty_database.writing() as session:
+        assert [run.id for run in runs.needs(session, "run_2")] == ["run_1"]
+        claimed = [runs.claim(session, f"worker:{n}", 60) for n in range(2)]
+        assert [run and run.id for run in claimed] == ["run_1", None]
 
 
 def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None:

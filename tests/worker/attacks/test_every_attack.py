@@ -12,7 +12,7 @@ from worker.attacks import ATTACK_CLASSES, Target, build_attack
 
 SMALL = {
     "pgd": {"steps": 8}, "mifgsm": {"steps": 8}, "apgd": {"steps": 8}, "sapgd": {"steps": 8}, "deepfool": {"steps": 10},
-    "fab": {"steps": 6, "targets": 3}, "square": {"queries": 60}, "noise": {"tries": 4},
+    "fab": {"steps": 6, "targets": 3}, "square": {"queries": 60}, "noise": {"tries": 4}, "transfer": {"steps": 6},
     "cw": {"steps": 10, "searches": 3, "learning_rate": 0.1, "initial_c": 1.0}, "fmn": {"steps": 30},
     "hopskipjump": {"queries": 120, "first_evaluations": 10},
 }  # fmt: skip
@@ -33,7 +33,8 @@ EPSILON = {"linf": 0.12, "l2": 0.8}
 
 def run(attack, model, images, *, epsilon=None, seed=0, batch_size=32):
     radii = torch.full((len(images),), EPSILON[attack.norm]) if epsilon is None else epsilon
-    target = Target(model, batch_size=batch_size)
+    siblings = [model] if attack.name == "transfer" else []  # of itself: whatever holds of others holds of it
+    target = Target(model, batch_size=batch_size, siblings=siblings)
     return attack(target, images.x, images.labels, epsilon=radii, ids=images.ids, seed=seed)
 
 
@@ -85,7 +86,7 @@ def test_same_seed_same_images(attack, kind, images, request):
     assert torch.equal(run(attack, model, images, seed=3).x, run(attack, model, images, seed=3).x)
 
 
-@pytest.mark.parametrize("name", ["pgd", "apgd", "square", "noise"])
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square", "transfer", "noise"])
 def test_another_seed_gives_other_images(name, exact, images):
     attack, images = build_attack(name, norm="linf", **SMALL[name]), labelled(exact, images)
     assert not torch.equal(run(attack, exact, images, seed=3).x, run(attack, exact, images, seed=4).x)
@@ -117,7 +118,9 @@ def test_a_curve_in_one_batch_equals_runs_one_by_one(attack, kind, images, reque
         assert_alike(curve.x[12 * i : 12 * (i + 1)], single.x, model)
 
 
-@pytest.mark.parametrize("attack", [a for a in TABLE if a.name not in ("square", "noise", "hopskipjump")], ids=repr)
+@pytest.mark.parametrize(
+    "attack", [a for a in TABLE if a.name not in ("square", "noise", "hopskipjump", "transfer")], ids=repr
+)
 def test_a_gradient_that_is_zero_is_counted_and_moves_nothing_but_the_start(attack, blind, images):
     images = labelled(blind, images)
     found = run(attack, blind, images)
@@ -141,7 +144,7 @@ def test_the_budget_is_kept(attack, net, images):
     limit = {
         "fgsm": 1, "square": 60, "deepfool": 21, "mifgsm": 8, "apgd": 9, "sapgd": 8 + 2, "fab": 1 + 3 * 6 * 2,
         "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1),
-        "cw": 31, "fmn": 30, "hopskipjump": 120,
+        "cw": 31, "fmn": 30, "hopskipjump": 120, "transfer": 1,
     }[attack.name]
     if getattr(attack, "loss", "ce") == "dlr-targeted":
         limit = 1 + 2 * 3 * (7 + 1)  # the targets' choice; two restarts to three of seven points and a verdict

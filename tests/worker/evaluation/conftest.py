@@ -16,9 +16,9 @@ class Rows(nn.Module):
 
     stochastic = False
 
-    def __init__(self, keep: float = 1.0) -> None:
+    def __init__(self, keep: float = 1.0, seed: int = 7) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(7)
+        generator = torch.Generator().manual_seed(seed)
         self.first = nn.Parameter(torch.randn(16, 36, generator=generator))
         self.second = nn.Parameter(torch.randn(4, 16, generator=generator))
         self.keep, self.stochastic = keep, keep < 1

@@ -5,9 +5,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
+from app.domain.attacks import ATTACKS
 from models.registry import ModelSpec, build
+from tests.worker.evaluation.conftest import Rows
 from worker.evaluation import BlockResult, evaluate_block, summarise
+from worker.evaluation.summary import AXIS
 
 QUICK = ("fgsm", ("pgd", {"steps": 5}), ("square", {"queries": 30}))
 STUDY = ("fgsm", ("deepfool", {"steps": 5}), ("square", {"queries": 30}))
@@ -33,18 +37,111 @@ def test_the_batch_size_does_not_matter(kind, survivors, images, labels, ids, pr
     assert_same(*found, atol=1e-5 if model.stochastic else 0)
 
 
+# Small budgets, by the names that attacks give theirs: an attack that is added is tested without another word here.
+SMALL = {"steps": 3, "iterations": 4, "queries": 12, "tries": 2, "draws": 4, "targets": 2, "restarts": 2}
+
+
+def small(name: str) -> tuple[str, dict]:
+    return name, {key: value for key, value in SMALL.items() if key in ATTACKS[name].parameters}
+
+
+def halves_and_whole(model, asked, images, labels, ids, **given):
+    """The same images at once, and in two parts of another batch size and order."""
+    whole = evaluate_block(model, images, labels, ids, protocol=asked, seed=0, **given)
+    parts = [torch.arange(17).flip(0), torch.arange(17, len(ids))]
+    halves = [evaluate_block(model, images[p], labels[p], ids[p], protocol=asked, seed=0, **given) for p in parts]
+    return whole, halves, torch.cat(parts).numpy()
+
+
 @pytest.mark.parametrize("kind", ["rows", "noisy_rows"])
-def test_two_halves_are_a_whole(kind, images, labels, ids, protocol, request):
-    model, asked = request.getfixturevalue(kind), protocol(*QUICK)
-    whole = evaluate_block(model, images, labels, ids, protocol=asked, seed=0)
-    halves = [
-        evaluate_block(model, images[part], labels[part], ids[part], protocol=asked, seed=0)
-        for part in (slice(0, 17), slice(17, 40))
+@pytest.mark.parametrize(("name", "norm"), [(a.name, norm) for a in ATTACKS.values() for norm in a.norms])
+def test_two_halves_are_a_whole_for_every_attack(name, norm, kind, images, labels, ids, protocol, request):
+    """No bit of a deterministic network depends on company or place; sums over draws do, to rounding."""
+    model, siblings = request.getfixturevalue(kind), [Rows(seed=8).eval(), Rows(keep=0.8, seed=9).eval()]
+    asked = protocol("fgsm", small(name), norm=norm, eps=("0.02", "0.05") if norm == "linf" else ("0.1", "0.3"))
+    whole, halves, order = halves_and_whole(model, asked, images, labels, ids, siblings=siblings)
+    assert (~np.isnan(whole.share[:, 1])).any(), "the attack under test had nothing to do"
+    for field, axis in AXIS.items():
+        if field == "adversarial_index":
+            continue
+        both = np.concatenate([getattr(h, field) for h in halves], axis=axis)
+        assert_equal(both, getattr(whole, field).take(order, axis), model, field)
+    for radius in range(2):
+        clean = images.numpy()
+        joined = np.concatenate([h.images(clean[order][p], radius=radius) for h, p in
+                                 zip(halves, (slice(0, 17), slice(17, 40)), strict=True)])  # fmt: skip
+        assert_equal(joined, whole.images(clean, radius=radius)[order], model, "images")
+
+
+def assert_equal(one, other, model, name: str) -> None:
+    atol = 1e-4 if model.stochastic and one.dtype.kind == "f" else 0
+    np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["rows", "noisy_rows"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_block_begun_again_is_the_same_to_the_last_bit_with_all_attacks(
+    norm, kind, images, labels, ids, protocol, request
+):
+    """What killing, resuming and sharding come down to: the second block alone, and after the first one."""
+    model, siblings = request.getfixturevalue(kind), [Rows(seed=8).eval(), Rows(keep=0.8, seed=9).eval()]
+    stages = [small(attack.name) for attack in ATTACKS.values() if norm in attack.norms]
+    asked = protocol(*stages, norm=norm, eps=("0.02", "0.05") if norm == "linf" else ("0.1", "0.3"))
+    torch.manual_seed(1)
+    found = [
+        evaluate_block(model, images[p], labels[p], ids[p], protocol=asked, seed=0, siblings=siblings)
+        for p in (slice(17, 40), slice(0, 17), slice(17, 40))
     ]
-    assert summarise([whole], asked) == summarise(halves, asked)
-    for name in ("share", "queries", "gradients", "chosen", "correct"):
-        both = np.concatenate([getattr(h, name) for h in halves], axis=-1)
-        np.testing.assert_array_equal(both, getattr(whole, name))
+    assert (found[0].chosen > 0).any()
+    for field in fields(BlockResult):
+        first, again = (getattr(block, field.name) for block in (found[0], found[2]))
+        assert first.tobytes() == again.tobytes(), field.name
+
+
+def test_another_batch_size_moves_at_most_one_verdict_in_a_thousand(protocol):
+    """On matrix products, whose sums are ordered otherwise for a single image: their last bits differ."""
+    digits = load_digits()
+    x, y = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None], torch.tensor(digits.target)
+    model = Dense().eval()
+    fit(model, x, y)
+    asked = protocol(("pgd", {"steps": 2}), norm="l2", eps=("0.6",))
+    one, other = (
+        evaluate_block(model, x[:1000], y[:1000], torch.arange(1000), protocol=asked, seed=0, batch_size=size)
+        for size in (250, 1)
+    )
+    same_bits = one.norm.tobytes() == other.norm.tobytes()
+    assert not same_bits, "both sizes give the same bits here: this test shows nothing"
+    assert 0.2 < (one.correct[0] == 1).mean() < 0.9, "verdicts must be able to go either way"
+    moved = int((one.majority[0, :, -1] != other.majority[0, :, -1]).sum())
+    assert moved <= 1, f"{moved} of 1000 verdicts"
+
+
+class Dense(torch.nn.Module):
+    stochastic = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 300), torch.nn.Tanh())
+        self.linear = torch.nn.Linear(300, 10)
+
+    def decoder(self, features, *, draws=1, generator=None):
+        return self.linear(features).expand(draws, -1, -1)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))[0]
+
+
+def fit(model, x, y) -> None:
+    """A few steps: enough to be right on most images."""
+    model.train()
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(40):
+        part = torch.randperm(len(x), generator=torch.Generator().manual_seed(step))[:64]
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(x[part]), y[part]).backward()
+        optimiser.step()
+    model.eval()
 
 
 def test_another_seed_is_another_evaluation(noisy_rows, images, labels, ids, protocol):

@@ -1,0 +1,138 @@
+"""What an evaluation measures, and under which conditions: `evaluate` runs it first, `verify` once more."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.domain.protocol import Protocol
+from app.storage import artifacts, results, runs
+from app.storage.tables import Checkpoint
+from models.registry import Classifier
+from worker.data import Arrays
+from worker.data.splits import evaluation_images
+from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
+from worker.evaluation.clean import pixels
+from worker.jobs.job import Job, open_checkpoint, open_dataset
+
+BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An evaluation of one network, ready to run."""
+
+    model: Classifier
+    protocol: Protocol
+    arrays: Arrays
+    seed: int
+    batch_size: int
+    siblings: Sequence[Classifier]
+    pool: list[dict[str, Any]] | None  # the siblings as shown; None: the protocol asks for none
+
+    @classmethod
+    def open(cls, job: Job, run_id: str, spec: Mapping[str, Any], model: Classifier) -> "Measure":
+        """Of the evaluation `run_id` of this specification. Raises JobError where images or siblings are gone."""
+        protocol = Protocol.from_dict(spec["protocol"])
+        arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
+        siblings, pool = _open_pool(job, run_id, spec) if "pool" in spec else ([], None)
+        return cls(model, protocol, arrays, spec["attack_seed"], job.settings.attack_batch, siblings, pool)
+
+    def clean(self, progress: Progress) -> dict[str, Any]:
+        """Accuracy and more on the whole test split."""
+        test = self.arrays.test
+        return evaluate_clean(
+            self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=self.batch_size,
+            progress=progress,
+        ).to_dict()
+
+    def parts(self) -> list[np.ndarray]:
+        """The image ids of each block."""
+        ids = evaluation_images(self.arrays.test.labels, self.protocol.dataset, self.protocol.images)
+        return np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
+
+    def block(self, ids: np.ndarray, progress: Progress) -> BlockResult:
+        """Attacks the images of these ids."""
+        test = self.arrays.test
+        return evaluate_block(
+            self.model, pixels(test.images[ids]), torch.from_numpy(test.labels[ids]), torch.from_numpy(ids),
+            protocol=self.protocol, seed=self.seed, batch_size=self.batch_size, siblings=self.siblings,
+            progress=progress,
+        )
+
+
+def measured_blocks(
+    job: Job, measure: Measure, report: Callable[[int, float], None], *, first: int = 0, rows: bool = True
+) -> Iterator[BlockResult]:
+    """Every block, stored as number `first` on; attacked now where it is not stored yet, by this or an earlier attempt.
+
+    `report` gets the number of the block in hand and the share of it that is done. `rows`: with per-image rows.
+    """
+    with job.database.reading() as session:
+        stored = results.blocks(session, job.run.id)
+    parts = measure.parts()
+    for number, part in enumerate(parts):
+        if first + number in stored:
+            yield read_block(job.settings.data_dir / stored[first + number])
+            continue
+        block = measure.block(part, lambda share, number=number: report(number, share))  # type: ignore[misc]
+        _store(job, first + number, block, list(block.rows()) if rows else [])
+        print(f"block {number + 1}/{len(parts)} stored", flush=True)
+        yield block
+
+
+def read_block(path: Path) -> BlockResult:
+    """A stored block. Raises what NumPy raises for a file that is gone or damaged."""
+    with np.load(path) as loaded:
+        return BlockResult.from_arrays(loaded)
+
+
+def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]]) -> None:
+    folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{number:04d}-{job.fence.attempt}.npz"
+    artifacts.publish(path, lambda beside: save_arrays(beside, block.to_arrays()))
+    with job.database.writing() as session:
+        results.add_block(session, job.fence, number, artifacts.relative(job.settings.data_dir, path), rows)
+        runs.checkpointed(session, job.fence)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As a compressed .npz, without pickles."""
+    with path.open("wb") as file:  # np.savez would add a suffix to a path
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _open_pool(job: Job, run_id: str, spec: Mapping[str, Any]) -> tuple[list[Classifier], list[dict[str, Any]]]:
+    """The siblings' networks, and what figures say of them."""
+    with job.database.reading() as session:
+        siblings = runs.needs(session, run_id)[1:]
+    opened = [open_checkpoint(job, sibling.id) for sibling in siblings]
+    roles = [entry["role"] for entry in spec["pool"]]
+    pool = [_shown(row, run.spec, role) for (row, _), run, role in zip(opened, siblings, roles, strict=True)]
+    return [model for _, model in opened], pool
+
+
+def _shown(row: Checkpoint, spec: Mapping[str, Any], role: str) -> dict[str, Any]:
+    return {
+        "role": role, "run": row.run_id, "checkpoint": row.id, "architecture": row.architecture,
+        "variant": row.variant, "seed": row.seed, "branch_seed": spec.get("branch_seed"),
+    }
+
+
+def conditions(job: Job) -> dict[str, Any]:
+    """What float32 sums depend on beside the data: where all are equal, so are the bits."""
+    if job.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(job.device)
+    else:
+        hardware = torch.backends.cpu.get_cpu_capability()
+    return {
+        "device": job.device.type, "hardware": hardware, "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "attack_batch": job.settings.attack_batch,
+        "code_version": version("spikeproof"),
+    }
