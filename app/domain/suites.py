@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.attacks import ATTACKS, Norm
 
@@ -17,6 +17,10 @@ class Stage:
     grid: tuple[Fraction, ...] | None = None
 
 
+# Checks that a figure is more than an upper bound: read off its rows alone, or by attacking a sample harder as well.
+Diagnostics = Literal["rows", "full"]
+
+
 @dataclass(frozen=True)
 class Suite:
     """Attacks run together. `survivors`: each stage attacks only what the ones before left standing,
@@ -28,6 +32,7 @@ class Suite:
     norms: tuple[Norm, ...]
     survivors: bool
     stages: tuple[Stage, ...]
+    diagnostics: Diagnostics = "rows"
 
     @property
     def grid(self) -> tuple[Fraction, ...]:

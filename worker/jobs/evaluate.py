@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.domain.epsilon import parse_epsilon
 from app.domain.protocol import Protocol
+from app.domain.recipes import RECIPES
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
 from models.registry import Classifier
@@ -15,21 +17,24 @@ from worker.data import Arrays
 from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean, summarise
 from worker.evaluation.clean import pixels
+from worker.evaluation.diagnostics import SAMPLE, Sibling, default_sibling, diagnose
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
+DIAGNOSTICS_SHARE = 0.3  # where a sample is attacked again, and harder
 BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
 
 
 def run_evaluate(job: Job) -> None:
-    """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
+    """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images, diagnostics."""
     protocol = Protocol.from_dict(job.spec["protocol"])
     arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
     clean = _clean(job, model, arrays)
     ids = evaluation_images(arrays.test.labels, protocol.dataset, protocol.images)
     blocks = _blocks(job, model, arrays, ids, protocol)
-    _publish(job, protocol, checkpoint, blocks, clean)
+    checked = _diagnostics(job, model, arrays, ids, protocol) if protocol.diagnostics == "full" else []
+    _publish(job, protocol, checkpoint, blocks, clean, checked)
 
 
 def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
@@ -42,9 +47,15 @@ def _clean(job: Job, model: Classifier, arrays: Arrays) -> dict[str, Any]:
         model, test.images, test.labels, np.arange(len(test)), seed=job.spec["attack_seed"],
         batch_size=job.settings.attack_batch, progress=lambda s: job.progress.report(CLEAN_SHARE * s, "clean accuracy"),
     ).to_dict()
-    job.progress.store(metrics={"clean": clean})
+    _keep(job, clean=clean)
     print(f"clean accuracy {clean['accuracy']:.4f} on {clean['images']} images", flush=True)
     return clean
+
+
+def _keep(job: Job, **found: Any) -> None:
+    """Adds to what a resumed evaluation need not do again."""
+    job.run.metrics = {**job.run.metrics, **found}
+    job.progress.store(metrics=job.run.metrics)
 
 
 def _blocks(job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol) -> list[BlockResult]:
@@ -67,7 +78,8 @@ def _attack_block(
 ) -> BlockResult:
     def progress(share: float) -> None:
         done = (number + share) / count
-        job.progress.report(CLEAN_SHARE + (1 - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
+        rest = 1 - CLEAN_SHARE - _diagnostics_share(protocol)
+        job.progress.report(CLEAN_SHARE + rest * done, f"attacking, block {number + 1}/{count}")
 
     block = evaluate_block(
         model, pixels(arrays.test.images[ids]), torch.from_numpy(arrays.test.labels[ids]), torch.from_numpy(ids),
@@ -85,12 +97,58 @@ def _attack_block(
     return block
 
 
+def _diagnostics_share(protocol: Protocol) -> float:
+    return DIAGNOSTICS_SHARE if protocol.diagnostics == "full" else 0.0
+
+
+def _diagnostics(
+    job: Job, model: Classifier, arrays: Arrays, ids: np.ndarray, protocol: Protocol
+) -> list[dict[str, Any]]:
+    """Every check of the sample, stored one by one: a resumed evaluation goes on with the next."""
+    few = ids[:SAMPLE]
+    done: dict[str, Any] = job.run.metrics.get("diagnostics", {})
+
+    def progress(share: float) -> None:
+        share_done = 1 - DIAGNOSTICS_SHARE * (1 - share)
+        job.progress.report(share_done, f"diagnostics on {len(few)} images")
+
+    def store(check: str, results: list[dict[str, Any]]) -> None:
+        _keep(job, diagnostics={**job.run.metrics.get("diagnostics", {}), check: results})
+        print(f"diagnostics: {check} {', '.join(r['verdict'] for r in results)}", flush=True)
+
+    return diagnose(
+        model, pixels(arrays.test.images[few]), torch.from_numpy(arrays.test.labels[few]), torch.from_numpy(few),
+        protocol=protocol, seed=job.spec["attack_seed"], batch_size=job.settings.attack_batch, done=done, store=store,
+        progress=progress,
+    )
+
+
+def _anchor(
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, figures: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The default network's own figures, or those a spiking one's parent has under the same protocol by now."""
+    subject = job.spec["subject"]
+    if subject["variant"] == "default":
+        known = {f["eps_exact"]: f["robust_accuracy"] for f in figures}
+    else:
+        with job.database.reading() as session:
+            known = results.robust_of_parent(session, checkpoint, [protocol.identity(e) for e in protocol.eps])
+    standard = subject["recipe"] in RECIPES  # no recipe of ours sees adversarial images; of others we know nothing
+    siblings = {
+        parse_epsilon(eps): Sibling(accuracy, protocol.images, standard) for eps, accuracy in known.items()
+    }
+    return [result.to_dict() for result in default_sibling(protocol, siblings)]
+
+
 def _publish(
-    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any]
+    job: Job, protocol: Protocol, checkpoint: Checkpoint, blocks: Sequence[BlockResult], clean: Mapping[str, Any],
+    checked: Sequence[Mapping[str, Any]],
 ) -> None:
     adversarial = job.folder / "adversarial.npz"
     _save_adversarial(adversarial, blocks, protocol)
-    figures = summarise(blocks, protocol)
+    figures = summarise(blocks, protocol, checked)
+    if protocol.diagnostics == "full":
+        figures = summarise(blocks, protocol, [*checked, *_anchor(job, protocol, checkpoint, figures)])
     metrics = {
         "clean": clean, "robust": figures, "checkpoint": checkpoint.id,
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
