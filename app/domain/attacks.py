@@ -91,6 +91,33 @@ ATTACKS: dict[str, Attack] = {
             },
         ),
         Attack(
+            "mifgsm", "Momentum iterative FGSM", ("linf", "l2"), "white",
+            "Dong et al. 2018, arXiv:1710.06081",
+            {
+                "steps": Parameter(10, "gradient steps", 1, 10_000),
+                "step_size": Parameter(0.1, "length of a step as a share of eps", 1e-4, 10.0),
+                "momentum": Parameter(1.0, "share of the summed gradients kept at a step", 0.0, 10.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
+            "apgd", "Auto-PGD", ("linf", "l2"), "white",
+            "Croce, Hein 2020, arXiv:2003.01690",
+            {
+                "loss": Parameter(
+                    "ce", "climbed: cross-entropy or difference of logits ratio, away from the label or to targets",
+                    choices=("ce", "dlr", "ce-targeted", "dlr-targeted"),
+                ),
+                "steps": Parameter(100, "gradient steps", 1, 10_000),
+                "targets": Parameter(9, "target classes, highest logits first; of targeted losses", 1, 1000),
+                "restarts": Parameter(1, "independent starts", 1, 100),
+                "rho": Parameter(0.75, "share of a window's steps that must rise, or the step is halved", 0.0, 1.0),
+                "draws": _DRAWS,
+                "gradient": _GRADIENT,
+            },
+        ),
+        Attack(
             "deepfool", "DeepFool, projected into the ball", ("linf", "l2"), "white",
             "Moosavi-Dezfooli, Fawzi, Frossard 2016, arXiv:1511.04599",
             {

@@ -52,6 +52,7 @@ class Search:
         self.draws = target.effective_draws(draws)
         self.judging_draws = target.effective_draws(SELECTION_DRAWS)
         self.restart = 0
+        self.lanes = 1
         self.progress: Progress = progress or (lambda share: None)
         count = len(x0)
         self._rows = torch.arange(count, device=x0.device)
@@ -68,9 +69,27 @@ class Search:
         stream = f"{self.stream}/{self.restart}/{purpose}"
         return KeyedNoise(image_keys(self.seed, stream, self.ids, step))
 
+    def spread(self, lanes: int) -> None:
+        """Each standing sample from now on stands `lanes` times in a row, with noise of its own for each lane.
+
+        The lanes of a sample leave together, once one of them is fooled. `gather` ends it.
+        """
+        assert self.lanes == 1
+        self.lanes = lanes
+        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
+            setattr(self, name, getattr(self, name).repeat_interleave(lanes, 0))
+        # Ids key the noise: those of lane 0 stay what they were, and no image has one of the others.
+        self.ids = self.ids + torch.arange(lanes, device=self.ids.device).repeat(len(self) // lanes) * 2**48
+
+    def gather(self) -> None:
+        """Each standing sample stands once again."""
+        lanes, self.lanes = self.lanes, 1
+        for name in ("x0", "labels", "epsilon", "ids", "_rows"):
+            setattr(self, name, getattr(self, name)[::lanes])
+
     def forward(self, x: Tensor, *, step: int) -> Point:
         """Answers at x under this step's noise: one query a sample."""
-        self._counts[0, self._rows] += 1
+        self._count(torch.tensor([1, 0, 0], device=x.device)[:, None].expand(3, len(x)))
         return self.target.forward(x, draws=self.draws, noise=self._model_noise("answers", step))
 
     def decode(self, features: Tensor, *, step: int) -> Tensor:
@@ -92,28 +111,31 @@ class Search:
         )
         fine = usable(point.gradient)
         cost = torch.tensor([1, passes, 0], device=x.device)[:, None]
-        self._counts[:, self._rows] += torch.cat((cost[:2].expand(2, len(x)), (~fine).long()[None]))
+        self._count(torch.cat((cost[:2].expand(2, len(x)), (~fine).long()[None])))
         safe = torch.where(per_image(fine, x), point.gradient, torch.zeros_like(x))
         return Point(point.features, point.logits, safe)
 
     def drop_fooled(self, x: Tensor, point: Point, *state: Tensor) -> tuple[Tensor, ...]:
         """Keeps x for the samples it fools, which leave; returns the rows of `state` that stand."""
-        fooled = self._fooled(point)
-        if not bool(fooled.any()):
+        fooled = self._fooled(point).view(len(self) // self.lanes, self.lanes)
+        leaving = fooled.any(1)
+        if not bool(leaving.any()):
             return state
-        self._best[self._rows[fooled]] = x[fooled]
-        standing = (~fooled).nonzero()[:, 0]
+        first = fooled[leaving].long().argmax(1) + leaving.nonzero()[:, 0] * self.lanes
+        self._best[self._rows[first]] = x[first]
+        standing = (~leaving).repeat_interleave(self.lanes).nonzero()[:, 0]
         for name in ("x0", "labels", "epsilon", "ids", "_rows"):
             setattr(self, name, getattr(self, name)[standing])
         return tuple(tensor[standing] for tensor in state)
 
-    def offer(self, x: Tensor) -> None:
+    def offer(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Keeps x where it is worse for the model than what was offered before; fooled samples leave.
 
-        Worse: fewer correct answers, then a smaller mean margin, over the same draws at each offer.
+        Worse: fewer correct answers, then a smaller mean margin, over the same draws at each offer. Returns
+        the rows of `state` that stand.
         """
         if not len(self):
-            return
+            return state
         self._counts[0, self._rows] += 1
         keys = image_keys(self.seed, f"{self.stream}/judge", self.ids)
         point = self.target.forward(
@@ -124,7 +146,7 @@ class Search:
         worse = (share < old_share) | ((share == old_share) & (gap < old_gap))
         rows = self._rows[worse]
         self._best[rows], self._best_share[rows], self._best_margin[rows] = x[worse], share[worse], gap[worse]
-        self.drop_fooled(x, point)
+        return self.drop_fooled(x, point, *state)
 
     def submit(self, x: Tensor) -> None:
         """Keeps x for every sample that stands, unseen: the only result there is."""
@@ -134,6 +156,10 @@ class Search:
         """What was kept; x0 where nothing was."""
         queries, gradients, faulty = self._counts
         return Found(self._best, queries, gradients, faulty, torch.zeros_like(queries, dtype=torch.bool))
+
+    def _count(self, cost: Tensor) -> None:
+        """cost: int64 (3, batch): queries, gradients and faulty gradients of each standing sample."""
+        self._counts.index_add_(1, self._rows, cost)
 
     def _model_noise(self, purpose: str, step: int) -> KeyedNoise | None:
         return self.noise(purpose, step) if self.target.stochastic else None

@@ -10,12 +10,20 @@ from app.domain.attacks import ATTACKS
 from app.domain.suites import SUITES
 from worker.attacks import ATTACK_CLASSES, Target, build_attack
 
-SMALL = {"pgd": {"steps": 8}, "deepfool": {"steps": 10}, "square": {"queries": 60}, "noise": {"tries": 4}}
+SMALL = {
+    "pgd": {"steps": 8}, "mifgsm": {"steps": 8}, "apgd": {"steps": 8}, "deepfool": {"steps": 10},
+    "square": {"queries": 60}, "noise": {"tries": 4},
+}  # fmt: skip
+VARIANTS = {
+    "noise": [{"distribution": "gaussian"}],
+    "pgd": [{"restarts": 2, "steps": 3}],
+    "apgd": [{"loss": "dlr-targeted", "targets": 3, "steps": 6, "restarts": 2}],
+}
 TABLE = [
     build_attack(name, norm=norm, **SMALL.get(name, {}) | more)
     for name, entry in ATTACKS.items()
     for norm in entry.norms
-    for more in ({}, *({"noise": [{"distribution": "gaussian"}], "pgd": [{"restarts": 2, "steps": 3}]}.get(name, [])))
+    for more in ({}, *VARIANTS.get(name, []))
 ]
 STRONG = [attack for attack in TABLE if attack.name != "noise"]
 EPSILON = {"linf": 0.12, "l2": 0.8}
@@ -73,7 +81,7 @@ def test_same_seed_same_images(attack, kind, images, request):
     assert torch.equal(run(attack, model, images, seed=3).x, run(attack, model, images, seed=3).x)
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", "noise"])
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square", "noise"])
 def test_another_seed_gives_other_images(name, exact, images):
     attack, images = build_attack(name, norm="linf", **SMALL[name]), labelled(exact, images)
     assert not torch.equal(run(attack, exact, images, seed=3).x, run(attack, exact, images, seed=4).x)
@@ -111,7 +119,7 @@ def test_a_gradient_that_is_zero_is_counted_and_moves_nothing_but_the_start(atta
     found = run(attack, blind, images)
     standing = blind(found.x).argmax(1) == images.labels
     assert (found.faulty[standing] > 0).all()
-    if attack.name in ("fgsm", "deepfool"):
+    if attack.name in ("fgsm", "mifgsm", "deepfool"):
         assert torch.equal(found.x, images.x)
 
 
@@ -127,8 +135,11 @@ def test_a_fooled_image_costs_nothing_more(attack, net, images):
 def test_the_budget_is_kept(attack, net, images):
     found = run(attack, net, images, epsilon=torch.full((len(images),), 1e-5))
     limit = {
-        "fgsm": 1, "square": 60, "deepfool": 21, "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1)
+        "fgsm": 1, "square": 60, "deepfool": 21, "mifgsm": 8, "apgd": 9,
+        "pgd": 8 if getattr(attack, "restarts", 1) == 1 else 2 * (3 + 1),
     }[attack.name]
+    if getattr(attack, "loss", "ce") == "dlr-targeted":
+        limit = 1 + 2 * 3 * (7 + 1)  # the targets' choice; two restarts to three of seven points and a verdict
     assert found.queries.max() <= limit
     assert attack.name == "deepfool" or found.queries.max() == limit  # which needs no radius to succeed
 
