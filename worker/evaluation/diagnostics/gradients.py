@@ -57,7 +57,8 @@ def _margin_gradient(bench: Bench, target: Target, x: Tensor, labels: Tensor) ->
     def derive(pixels: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         return torch.autograd.grad(margin(logits, labels[rows]).sum(), pixels)[0]
 
-    point = target.differentiate(x, derive, draws=COSINE_DRAWS, noise=bench.noise("cosine", rows=len(x)))
+    # Draws of its own: noise shared with the differences would pass for agreement.
+    point = target.differentiate(x, derive, draws=COSINE_DRAWS, noise=bench.noise("gradient", rows=len(x)))
     bench.gradients += len(x)
     return point.gradient
 
