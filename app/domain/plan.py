@@ -135,8 +135,9 @@ def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
     if evaluation.attacks is None:
         suite = SUITES[evaluation.suite or "quick"]
         name, version, survivors, stages = suite.name, suite.version, suite.survivors, suite.stages_for(evaluation.norm)
+        diagnostics = suite.diagnostics
     else:
-        name, version, survivors = "custom", 1, True
+        name, version, survivors, diagnostics = "custom", 1, True, "rows"
         stages = tuple(Stage(use.name, find_attack(use.name).resolve(use.parameters)) for use in evaluation.attacks)
     if evaluation.eps is not None:  # radii asked for: every stage runs at each
         stages = tuple(Stage(s.attack, s.parameters) for s in stages)
@@ -145,7 +146,7 @@ def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
     return Protocol(
         dataset=dataset.name, fingerprint=dataset.fingerprint, norm=evaluation.norm, eps=tuple(sorted(eps)),
         suite=name, suite_version=version, survivors=survivors, stages=stages,
-        images=min(evaluation.images, dataset.test_size),
+        images=min(evaluation.images, dataset.test_size), diagnostics=diagnostics,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from app.domain.attacks import NORMS, Norm
 from app.domain.epsilon import format_epsilon, parse_epsilon
-from app.domain.suites import Stage
+from app.domain.suites import Diagnostics, Stage
 
 SELECTION_DRAWS = 32  # S: draws that choose the worst candidate of an image
 FRESH_DRAWS = 100  # R: fresh draws that are reported on it
@@ -40,10 +40,13 @@ class Protocol:
     stages: tuple[Stage, ...]
     images: int
     precision: str = "float32"
+    diagnostics: Diagnostics = "rows"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; radii as text fractions."""
-        return {
+        """JSON-safe; radii as text fractions. `diagnostics` only where it is not the default: protocols are
+        named by this text, and those measured before there was a choice keep their names."""
+        chosen = {} if self.diagnostics == "rows" else {"diagnostics": self.diagnostics}
+        return chosen | {
             "dataset": self.dataset, "fingerprint": self.fingerprint, "norm": self.norm,
             "eps": [str(e) for e in self.eps], "suite": self.suite, "suite_version": self.suite_version,
             "survivors": self.survivors, "images": self.images, "precision": self.precision,

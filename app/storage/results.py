@@ -211,6 +211,13 @@ def evaluations(session: Session, checkpoint: Checkpoint) -> list[Run]:
     return [run for run in found if run.metrics.get("checkpoint") == checkpoint.id]
 
 
+def robust_of_parent(session: Session, trained: Checkpoint, protocol_ids: Sequence[str]) -> dict[str, float]:
+    """Exact radius -> robust accuracy of the checkpoint that `trained` branched from, the newest where measured
+    twice; of these protocols only. Empty where there is none."""
+    query = select(Figure).where(Figure.checkpoint_id == trained.parent_id, Figure.protocol_id.in_(protocol_ids))
+    return {f.eps: f.robust_accuracy for f in session.scalars(query.order_by(Figure.created_at, Figure.run_id))}
+
+
 def any_measured(session: Session, dataset: str) -> bool:
     """Whether there is any figure of the data set."""
     return session.scalar(select(Figure.run_id).where(Figure.dataset == dataset).limit(1)) is not None

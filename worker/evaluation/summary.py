@@ -1,6 +1,6 @@
 """The figures of an evaluation, one dictionary a radius, from its blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -9,14 +9,16 @@ import numpy as np
 from app.domain.epsilon import format_epsilon
 from app.domain.protocol import Protocol
 from worker.evaluation.block import CLEAN, Array, BlockResult
+from worker.evaluation.diagnostics import check_rows
 from worker.evaluation.votes import MAJORITIES
 
 UPPER_BOUND_ONLY = "upper bound only"
 OK = "ok"
-FAULTY_FAIL = 0.01  # share of images; any is a warning
 
 
-def summarise(blocks: Sequence[BlockResult], protocol: Protocol) -> list[dict[str, Any]]:
+def summarise(
+    blocks: Sequence[BlockResult], protocol: Protocol, checked: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """JSON-safe figures per radius, ascending. Accuracies are fractions; None where there is nothing to average.
 
     robust_accuracy: mean over images of the fresh correct share on the worst candidate (deterministic: the
@@ -24,19 +26,22 @@ def summarise(blocks: Sequence[BlockResult], protocol: Protocol) -> list[dict[st
     that stage, otherwise the attack alone. correctly_classified: the same over images that a majority of
     draws gets right unattacked. any_of_r: one wrong draw of R counts as broken; never the headline.
     selection_gap: fresh minus selection share, what choosing and reporting on the same draws would hide.
+    checked: results of checks that attacked a sample; one takes the place of its like from the rows.
     """
     whole = _join(blocks)
     if [str(e) for e in protocol.eps] != whole.eps.tolist():
         raise ValueError("these blocks were measured at other radii than the protocol's")
-    return [_figures(whole, radius, protocol) for radius in range(len(protocol.eps))]
+    return [_figures(whole, radius, protocol, checked) for radius in range(len(protocol.eps))]
 
 
-def _figures(block: BlockResult, radius: int, protocol: Protocol) -> dict[str, Any]:
+def _figures(
+    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     robust = block.correct[radius] / block.draws[1]
     right = block.clean_majority[:, -1]
     changed = block.chosen[radius] != CLEAN
     details = _attacks(block, radius, survivors=protocol.survivors)
-    checks = _checks(block, radius)
+    checks = _checks(block, radius, protocol, checked)
     reasons = [check["text"] for check in checks if check["verdict"] == "fail"]
     return {
         "eps": float(protocol.eps[radius]), "eps_exact": str(protocol.eps[radius]),
@@ -75,23 +80,17 @@ def _attack(block: BlockResult, radius: int, number: int, *, survivors: bool) ->
     }
 
 
-def _checks(block: BlockResult, radius: int) -> list[dict[str, Any]]:
-    """What is certain from the rows alone: attacks led nowhere or astray, here or at a smaller radius."""
-    upto = slice(0, radius + 1)
-    return [
-        _check("faulty_gradients", block.faulty[upto] > 0, "gave an attack a zero or non-finite gradient"),
-        _check("rejected_images", block.rejected[upto], "lost an adversarial image to the re-check"),
-    ]
-
-
-def _check(name: str, hit: Array, what: str) -> dict[str, Any]:
-    """hit: bool (radii, A, n). Any image is a warning, more than 1 % a failure."""
-    value = float(hit.any((0, 1)).mean())
-    verdict = "fail" if value > FAULTY_FAIL else "warn" if value > 0 else "ok"
-    return {
-        "check": name, "value": value, "warn": 0.0, "fail": FAULTY_FAIL, "verdict": verdict,
-        "text": f"{value:.1%} of the images {what}",
-    }
+def _checks(
+    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Of the figure at one radius: those of the rows, then those of the sample at this radius or of all."""
+    here = [dict(c) for c in checked if c["eps"] in (None, str(protocol.eps[radius]))]
+    attacked = {c["check"] for c in here if c["verdict"] != "not applicable"}
+    rows = [result.to_dict() for result in check_rows(block, radius, protocol)]
+    named = {c["check"] for c in rows}
+    kept = [c for c in here if c["check"] in attacked or c["check"] not in named]
+    return [{k: v for k, v in c.items() if k != "eps"}
+            for c in (*(c for c in rows if c["check"] not in attacked), *kept)]
 
 
 def _mean(values: Array) -> float | None:

@@ -1,4 +1,4 @@
-"""`evaluate` runs: a checkpoint's accuracy on the test split, then the attacks, block by block."""
+"""`evaluate` runs: a checkpoint's accuracy on the test split, the attacks block by block, then the checks of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,27 +11,40 @@ from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
 from worker.evaluation import BlockResult, image_verdicts, mean_distances, summarise
 from worker.evaluation.clean import pixels
+from worker.jobs.diagnose import anchor, corruptions, diagnostics
 from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint
 from worker.jobs.measure import Measure, conditions, measured_blocks, save_arrays
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
+CHECKS_SHARE = 0.3  # where a sample is attacked again, and harder
 NO_SIBLINGS = "no siblings: transfer attacks were passed over"
 
 
 def run_evaluate(job: Job) -> None:
-    """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images."""
+    """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images, diagnostics."""
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
     measure = Measure.open(job, job.run.id, job.spec, model)
-    known = _conditions(job)
-    clean = _clean(job, measure, known)
-    blocks = _blocks(job, measure)
+    _note_conditions(job)
+    _measure_clean(job, measure)
+    share = CHECKS_SHARE if measure.protocol.diagnostics == "full" else 0.0
+    blocks = _blocks(job, measure, 1 - share)
+    checked = _checks(job, measure, 1 - share) if share else []
     originals = pixels(measure.arrays.test.images[np.concatenate(measure.parts())]).numpy()
     verdicts = _verdicts(blocks, originals, measure.protocol)
-    gallery = write_gallery(
-        job, model, measure.protocol, originals, blocks, verdicts, measure.arrays.classes
-    )
-    _publish(job, measure, checkpoint, blocks, verdicts, {"clean": clean, "conditions": known, "gallery": gallery})
+    classes = measure.arrays.classes
+    job.keep(gallery=write_gallery(job, model, measure.protocol, originals, blocks, verdicts, classes))
+    _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
+
+
+def _checks(job: Job, measure: Measure, start: float) -> list[dict[str, Any]]:
+    """Diagnostics, from `start` of the bar on; behind the audit also the corruptions."""
+    audit = measure.protocol.suite == "audit"
+    end = (1 + start) / 2 if audit else 1.0
+    found = diagnostics(job, measure, (start, end))
+    if audit:
+        corruptions(job, measure, (end, 1.0))
+    return found
 
 
 def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
@@ -40,63 +53,67 @@ def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Pr
     return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
 
 
-def _conditions(job: Job) -> list[dict[str, Any]]:
+def _note_conditions(job: Job) -> None:
     """Under which every attempt worked, each once: several where a run was resumed elsewhere."""
     earlier: list[dict[str, Any]] = job.run.metrics.get("conditions", [])
     now = conditions(job)
-    if now in earlier:
-        return earlier
-    known = [*earlier, now]
-    job.progress.store(metrics={**job.run.metrics, "conditions": known})
-    return known
+    if now not in earlier:
+        job.keep(conditions=[*earlier, now])
 
 
-def _clean(job: Job, measure: Measure, known: list[dict[str, Any]]) -> dict[str, Any]:
+def _measure_clean(job: Job, measure: Measure) -> None:
     """Of the whole test split; a resumed evaluation has it already."""
-    stored: dict[str, Any] | None = job.run.metrics.get("clean")
-    if stored is not None:
-        return stored
+    if "clean" in job.run.metrics:
+        return
     clean = measure.clean(lambda share: job.progress.report(CLEAN_SHARE * share, "clean accuracy"))
-    job.progress.store(metrics={"clean": clean, "conditions": known})
+    job.keep(clean=clean)
     print(f"clean accuracy {clean['accuracy']:.4f} on {clean['images']} images", flush=True)
-    return clean
 
 
-def _blocks(job: Job, measure: Measure) -> list[BlockResult]:
+def _blocks(job: Job, measure: Measure, end: float) -> list[BlockResult]:
+    """Every block, up to `end` of the bar."""
     count = len(measure.parts())
 
     def report(number: int, share: float) -> None:
         done = (number + share) / count
-        job.progress.report(CLEAN_SHARE + (1 - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
+        job.progress.report(CLEAN_SHARE + (end - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
 
     return list(measured_blocks(job, measure, report))
 
 
+def _figures(
+    job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult],
+    verdicts: Sequence[dict[str, Any]], checked: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """One a radius, with all that was checked of it."""
+    figures, distances = summarise(blocks, measure.protocol, checked), mean_distances(verdicts)
+    if measure.protocol.diagnostics == "full":
+        known = anchor(job, measure.protocol, checkpoint, figures)
+        figures = summarise(blocks, measure.protocol, [*checked, *known])
+    return [{**figure, **distances[figure["eps_exact"]]} for figure in figures]
+
+
 def _publish(
     job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult],
-    verdicts: Sequence[dict[str, Any]], known: Mapping[str, Any],
+    figures: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]],
 ) -> None:
     protocol = measure.protocol
     adversarial = job.folder / "adversarial.npz"
     _save_adversarial(adversarial, blocks, protocol)
-    distances = mean_distances(verdicts)
-    figures = [{**figure, **distances[figure["eps_exact"]]} for figure in summarise(blocks, protocol)]
     metrics = {
-        **known, "robust": figures, "checkpoint": checkpoint.id, "pool": measure.pool,
+        **job.run.metrics, "robust": figures, "checkpoint": checkpoint.id, "pool": measure.pool,
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
     }
     with job.database.writing() as session:
-        results.add_figures(session, job.fence, [_figure(job, measure, checkpoint, known["clean"], f) for f in figures])
+        results.add_figures(session, job.fence, [_figure(job, measure, checkpoint, f) for f in figures])
         results.add_verdicts(session, job.fence, verdicts)
         runs.succeed(session, job.fence, metrics)
     for figure in figures:
         print(f"{protocol.norm} {figure['eps_text']}: robust accuracy {figure['robust_accuracy']:.4f}", flush=True)
 
 
-def _figure(
-    job: Job, measure: Measure, checkpoint: Checkpoint, clean: Mapping[str, Any], figure: Mapping[str, Any]
-) -> Figure:
-    subject, protocol = job.spec["subject"], measure.protocol
+def _figure(job: Job, measure: Measure, checkpoint: Checkpoint, figure: Mapping[str, Any]) -> Figure:
+    subject, protocol, clean = job.spec["subject"], measure.protocol, job.run.metrics["clean"]
     named = ("dataset", "architecture", "variant", "recipe", "precision", "epochs", "settings", "group", "seed",
              "branch_seed")
     eps = next(e for e in protocol.eps if str(e) == figure["eps_exact"])

@@ -47,6 +47,11 @@ class Job:
         with self.database.writing() as session:
             check_fence(session, self.fence)
 
+    def keep(self, **found: Any) -> None:
+        """Adds to the run's metrics what a later attempt need not do again."""
+        self.run.metrics = {**self.run.metrics, **found}
+        self.progress.store(metrics=self.run.metrics)
+
 
 def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset]:
     """The images the run was submitted for, downloaded if need be. Raises JobError when they are gone, have

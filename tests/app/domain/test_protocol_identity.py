@@ -24,7 +24,8 @@ def protocol(**changes: Any) -> Protocol:
 @pytest.mark.parametrize(
     "change",
     [{"dataset": "mine"}, {"fingerprint": "digits-2"}, {"norm": "l2"}, {"suite": "custom"}, {"suite_version": 2},
-     {"images": 99}, {"precision": "bfloat16"}, {"survivors": False}, {"stages": SUITES["quick"].stages[:2]}],
+     {"diagnostics": "full"}, {"images": 99}, {"precision": "bfloat16"}, {"survivors": False},
+     {"stages": SUITES["quick"].stages[:2]}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_whatever_could_change_a_figure_changes_the_identity(change: dict[str, Any]) -> None:
@@ -57,6 +58,13 @@ def test_every_parameter_of_every_attack_is_part_of_the_identity(attack: str, na
     assert one.identity(EPS) != other.identity(EPS)
     assert one.family != other.family
     assert Protocol.from_dict(json.loads(json.dumps(other.to_dict()))).identity(EPS) == other.identity(EPS)
+
+
+def test_identities_from_before_there_were_diagnostics_to_choose_are_kept() -> None:
+    assert "diagnostics" not in protocol().to_dict()
+    assert protocol().identity(EPS) == "393419720845ac1cc7e028d24edcc5f4823df00b43d8de2111adbbcc93382911"
+    full = protocol(diagnostics="full")
+    assert Protocol.from_dict(json.loads(json.dumps(full.to_dict()))) == full
 
 
 def test_another_radius_is_another_identity() -> None:

@@ -1,0 +1,159 @@
+"""Checks from rows, tests of significance, resuming, and the anchor."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from worker.evaluation import evaluate_block, summarise
+from worker.evaluation.diagnostics import CHECKS, Sibling, default_sibling, diagnose
+from worker.evaluation.diagnostics.result import Threshold
+from worker.evaluation.diagnostics.significance import binomial_tail, mcnemar, surely_above
+
+
+class Stop(Exception):
+    pass
+
+
+def by_name(results, name):
+    return [r for r in results if r["check"] == name]
+
+
+@pytest.fixture
+def asked(protocol):
+    return protocol(("pgd", {"steps": 3, "draws": 2}), ("square", {"queries": 20, "draws": 2}), eps=("0.02", "0.1"))
+
+
+@pytest.mark.parametrize("kind", ["rows", "noisy_rows"])
+def test_every_check_answers_and_a_resumed_diagnosis_ends_the_same(kind, asked, images, labels, ids, request):
+    model = request.getfixturevalue(kind)
+    images, labels, ids = images[:6], labels[:6], ids[:6]
+    stored = {}
+    whole = diagnose(model, images, labels, ids, protocol=asked, seed=0, store=stored.__setitem__)
+    assert list(stored) == list(CHECKS)
+    assert {r["check"] for r in whole} == set(CHECKS)
+    assert all(r["verdict"] in ("ok", "warn", "fail", "not applicable") and r["text"] for r in whole)
+
+    kept = {}
+
+    def keep(name, results):
+        kept[name] = results
+        if len(kept) == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        diagnose(model, images, labels, ids, protocol=asked, seed=0, store=keep)
+    again = {}
+    resumed = diagnose(
+        model, images, labels, ids, protocol=asked, seed=0, done=kept, store=again.__setitem__
+    )
+    assert resumed == whole
+    assert list(again) == list(CHECKS)[5:]
+
+
+def test_a_diagnosis_can_be_stopped(rows, asked, images, labels, ids):
+    def stop(share):
+        assert 0 <= share <= 1
+        if share > 0.3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        diagnose(rows, images[:8], labels[:8], ids[:8], protocol=asked, seed=0, progress=stop)
+
+
+def test_accuracy_that_rises_with_eps_is_seen(wave, protocol):
+    """A step of .3 comes out right again where one of .1 goes wrong."""
+    images = torch.full((12, 1, 6, 6), 0.5)
+    asked = protocol(("pgd", {"steps": 1, "step_size": 1.0, "random_start": False}), eps=("0.1", "0.3"))
+    found = diagnose(wave, images, torch.zeros(12, dtype=torch.int64), torch.arange(12), protocol=asked, seed=0)
+    rises = by_name(found, "accuracy_rises_with_eps")
+    assert [r["eps"] for r in rises] == ["1/10", "3/10"]
+    # the gradient is zero on the crest, so nothing moves at either radius: this is what other checks are for
+    assert by_name(found, "gradient_against_differences")[0]["verdict"] == "fail"
+    shifted = diagnose(
+        wave, images + 0.001, torch.zeros(12, dtype=torch.int64), torch.arange(12), protocol=asked, seed=0
+    )
+    assert by_name(shifted, "accuracy_rises_with_eps")[1]["verdict"] == "fail"
+
+
+def test_results_mark_the_figures_of_their_radius(rows, images, labels, ids, protocol):
+    asked = protocol("fgsm", eps=("0.02", "0.1"))
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    result = {"check": "made up", "value": 1.0, "warn": 0.1, "fail": 0.2, "verdict": "fail", "text": "because"}
+    only = summarise([block], asked, [{**result, "eps": "1/10"}])
+    assert [f["verdict"] for f in only] == ["ok", "upper bound only"]
+    assert only[1]["reasons"] == ["because"]
+    assert "eps" not in only[1]["checks"][-1]
+    both = summarise([block], asked, [{**result, "eps": None}])
+    assert [f["verdict"] for f in both] == ["upper bound only"] * 2
+
+
+def test_a_check_of_the_sample_takes_the_place_of_its_like(rows, images, labels, ids, protocol):
+    asked = protocol("fgsm", eps=("0.1",))
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    like = {"check": "black_box_beats_white_box", "value": 0.5, "warn": 0.1, "fail": 0.2, "verdict": "fail",
+            "text": "because", "eps": "1/10"}
+    [figure] = summarise([block], asked, [like])
+    assert [c["verdict"] for c in by_name(figure["checks"], like["check"])] == ["fail"]
+    [figure] = summarise([block], asked, [{**like, "verdict": "not applicable"}])
+    assert [c["verdict"] for c in by_name(figure["checks"], like["check"])] == ["not applicable"]
+
+
+@pytest.mark.parametrize(("strong", "weak", "check"), [
+    (1, 0, "black_box_beats_white_box"), (2, 0, "transfer_beats_white_box"), (3, 0, "single_step_beats_iterative"),
+])
+def test_rows_show_what_a_weaker_attack_broke_alone(strong, weak, check, rows, images, labels, ids, protocol):
+    asked = protocol(
+        ("pgd", {"steps": 1}), ("square", {"queries": 2}), ("noise", {"tries": 1}), "fgsm", eps=("0.02", "0.1"),
+        survivors=False,
+    )
+    transfer = replace(asked.stages[2], attack="transfer")
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    asked = replace(asked, stages=(*asked.stages[:2], transfer, asked.stages[3]))
+    for broken, verdict in ((0, "ok"), (1, "warn"), (10, "fail")):
+        share = np.ones_like(block.share)
+        share[0, strong, :broken] = 0
+        figures = summarise([replace(block, share=share)], asked)
+        for figure in figures:  # at this radius and the larger one, which inherits
+            [found] = by_name(figure["checks"], check)
+            assert found["verdict"] == verdict
+            assert found["value"] == pytest.approx(broken / len(ids))
+        share[0, weak, :broken] = 0  # no fault where the stronger attack broke them too
+        [found] = by_name(summarise([replace(block, share=share)], asked)[0]["checks"], check)
+        assert found["value"] == 0
+
+
+def test_a_threshold_is_passed_beyond_luck_or_it_is_a_warning():
+    limit = Threshold("any", 0.005, 0.01)
+    few, many = np.zeros(200), np.zeros(200)
+    few[:4], many[:6] = 1, 1
+    assert [limit.grade_images(v, "").verdict for v in (np.zeros(200), few, many)] == ["ok", "warn", "fail"]
+    assert binomial_tail(6, 200, 0.01) == pytest.approx(0.0160, abs=1e-4)
+    assert binomial_tail(0, 200, 0.01) == 1.0
+
+
+def test_significance_of_shares_and_of_pairs():
+    shares = np.tile([0.0, 0.06], 100)  # mean .03, standard error .0021
+    assert surely_above(shares, 0.02)
+    assert not surely_above(shares, 0.028)
+    assert surely_above(np.full(5, 0.03), 0.02)
+    assert mcnemar(0, 7) == pytest.approx(2**-7)
+    assert mcnemar(7, 7) > 0.5
+
+
+@pytest.mark.parametrize(("changes", "sibling", "verdict"), [
+    ({}, Sibling(0.0, 1000), "ok"),
+    ({}, Sibling(0.025, 1000), "warn"),
+    ({}, Sibling(0.05, 1000), "fail"),
+    ({}, Sibling(0.05, 1000, standard=False), "not applicable"),
+    ({}, None, "not applicable"),
+    ({"dataset": "digits"}, Sibling(0.5, 1000), "not applicable"),
+    ({"norm": "l2"}, Sibling(0.5, 1000), "not applicable"),
+    ({"eps": (Fraction(2, 255),)}, Sibling(0.5, 1000), "not applicable"),
+])
+def test_the_anchor_holds_for_cifar_at_its_radius_only(changes, sibling, verdict, protocol):
+    asked = replace(protocol("pgd", eps=("8/255",)), **{"dataset": "cifar10", **changes})
+    [result] = default_sibling(asked, {e: sibling for e in asked.eps if sibling is not None})
+    assert result.verdict == verdict

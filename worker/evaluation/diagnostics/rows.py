@@ -1,0 +1,162 @@
+"""Checks that the stored rows answer: no attack is run for them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.domain.attacks import ATTACKS, OWN_GRADIENT
+from app.domain.protocol import Protocol
+from worker.evaluation.block import Array, BlockResult
+from worker.evaluation.diagnostics.bench import RIGHT, SINGLE_STEP, TRANSFER
+from worker.evaluation.diagnostics.result import Result, Threshold, points
+
+FAULTY = Threshold("faulty_gradients", 0.0, 0.01)
+REJECTED = Threshold("rejected_images", 0.0, 0.01)
+BLACK_BOX = Threshold("black_box_beats_white_box", 0.002, 0.01)
+TRANSFERRED = Threshold("transfer_beats_white_box", 0.005, 0.02)
+SINGLE = Threshold("single_step_beats_iterative", 0.005, 0.02)
+SELECTION = Threshold("selection_against_fresh", 0.01, None)
+CLEAR = 0.25  # shares of 32 draws may differ by so much, two standard errors, where the attacks are alike
+EXPECTED = "expected"  # the gradient of the expected model: no surrogate
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The joined block of an evaluation, up to one radius: what happened there and at smaller ones."""
+
+    block: BlockResult
+    radius: int
+    protocol: Protocol
+
+    @property
+    def ran(self) -> Array:
+        """bool (radii, A, n): whether this attack tried this image at this radius."""
+        return ~np.isnan(self.block.share[: self.radius + 1])
+
+    @property
+    def share(self) -> Array:
+        """float32 (radii, A, n): correct share of the selection draws; NaN where it did not try."""
+        return self.block.share[: self.radius + 1]
+
+    def stages(self, kind: str) -> list[int]:
+        """Numbers of the stages that are "single step", "iterative", "white", "black" or "transfer"."""
+        return [number for number, stage in enumerate(self.protocol.stages) if kind in _kinds(stage.attack)]
+
+    def beaten(self, strong: list[int], weak: list[int], needed: list[int]) -> tuple[Array, bool]:
+        """Images (n,) that one of `strong` breaks where each of `weak` failed at the same radius, and whether any
+        was tried by both; `needed`: of `weak`, those of which one must have tried."""
+        both = self.ran[:, strong].any(1) & self.ran[:, needed].any(1)
+        filled = np.where(self.ran, self.share, np.inf)
+        best, other = filled[:, strong].min(1, initial=np.inf), filled[:, weak].min(1, initial=np.inf)
+        with np.errstate(invalid="ignore"):
+            hit = both & (best < RIGHT) & (other >= RIGHT) & (other - best >= CLEAR)
+        return hit.any(0), bool(both.any())
+
+
+def _kinds(attack: str) -> set[str]:
+    if attack == TRANSFER:
+        return {"transfer"}
+    box = ATTACKS[attack].box
+    return {box, "single step" if attack in SINGLE_STEP else "iterative"} if box == "white" else {box}
+
+
+def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[Result]:
+    """Every check of this file, of the figure at one radius; `block`: all images joined."""
+    rows = Rows(block, radius, protocol)
+    yield faulty_gradients(rows)
+    yield rejected_images(rows)
+    yield single_step_beats_iterative(rows)
+    yield black_box_beats_white_box(rows)
+    yield transfer_beats_white_box(rows)
+    yield selection_against_fresh(rows)
+
+
+def faulty_gradients(rows: Rows) -> Result:
+    """Zero or non-finite input gradients, of stages that use the model's own or its expected gradient.
+
+    A surrogate that an attack tries on purpose may be flat: the stages with others make up for it.
+    """
+    ours = [
+        number for number, stage in enumerate(rows.protocol.stages)
+        if stage.parameters.get("gradient", OWN_GRADIENT) in (OWN_GRADIENT, EXPECTED)
+    ]
+    hit = (rows.block.faulty[: rows.radius + 1, ours] > 0).any((0, 1))
+    text = (
+        f"{hit.mean():.1%} of the images gave an attack a zero or non-finite gradient: there it went nowhere. "
+        "Look for saturated outputs, rounding or steps without a surrogate, and attack with another loss or gradient."
+    )
+    return FAULTY.grade(float(hit.mean()), text if hit.any() else "every attack had a gradient at every step")
+
+
+def rejected_images(rows: Rows) -> Result:
+    """Adversarial images that failed the re-check of norm, box and finiteness."""
+    hit = rows.block.rejected[: rows.radius + 1].any((0, 1))
+    text = (
+        f"{hit.mean():.1%} of the images lost an adversarial image to the re-check of its norm, and count as they "
+        "stand. The attack has a fault: report it."
+    )
+    return REJECTED.grade(float(hit.mean()), text if hit.any() else "every adversarial image passed the re-check")
+
+
+def single_step_beats_iterative(rows: Rows) -> Result:
+    """Images that FGSM breaks and iterative attacks on the same image do not."""
+    single, many = rows.stages("single step"), rows.stages("iterative")
+    hit, tried = rows.beaten(single, many, many)
+    if not tried:
+        return SINGLE.not_applicable("no image was attacked in one step and in many at the same radius")
+    return SINGLE.grade_images(hit, single_step_text(int(hit.sum()), "the iterative attacks"))
+
+
+def black_box_beats_white_box(rows: Rows) -> Result:
+    """Images that a black-box stage breaks where white-box stages failed, an iterative one among them."""
+    hit, tried = rows.beaten(rows.stages("black"), rows.stages("white"), rows.stages("iterative"))
+    if not tried:
+        return BLACK_BOX.not_applicable("no image was left to a black-box attack after an iterative white-box one")
+    return BLACK_BOX.grade_images(hit, black_box_text(int(hit.sum()), "black box", "the white-box attacks"))
+
+
+def transfer_beats_white_box(rows: Rows) -> Result:
+    """The same for images made on another network."""
+    hit, tried = rows.beaten(rows.stages("transfer"), rows.stages("white"), rows.stages("iterative"))
+    if not tried:
+        return TRANSFERRED.not_applicable("no images of another network were tried after a white-box attack")
+    return TRANSFERRED.grade_images(hit, (
+        f"images made on another network break {int(hit.sum())} images that the white-box attacks could not. "
+        + (MASKED if hit.any() else "")
+    ).strip())
+
+
+def selection_against_fresh(rows: Rows) -> Result:
+    """How far choosing and reporting on the same draws would have been off. Only a warning: we report fresh ones."""
+    if rows.block.draws[1] == 1:
+        return SELECTION.not_applicable("a deterministic model has no draws to choose on")
+    gap = rows.block.correct[rows.radius] / rows.block.draws[1] - rows.block.chosen_share[rows.radius]
+    value = abs(float(gap.mean(dtype=np.float64)))
+    return SELECTION.grade(value, (
+        f"the draws that chose the worst candidates and fresh ones differ by {points(value)}; the figure is of fresh "
+        "draws. Compare it with no figure that was chosen and reported on the same draws."
+    ))
+
+
+MASKED = (
+    "An attack that sees no gradient should not do better than one that does: the gradient misleads (masked, "
+    "shattered or badly scaled). Attack with another loss, surrogate or more draws."
+)
+
+
+def single_step_text(count: int, iterative: str) -> str:
+    """What was seen, what it means and what to do."""
+    if not count:
+        return f"one step of eps breaks no image that {iterative} could not"
+    return (
+        f"one step of eps breaks {count} images that {iterative} could not. Small steps get stuck where a large one "
+        "does not: a sign of masked gradients or of too few steps. Raise steps and restarts, or change the loss."
+    )
+
+
+def black_box_text(count: int, black: str, white: str) -> str:
+    """What was seen, what it means and what to do."""
+    if not count:
+        return f"{black} breaks no image that {white} could not"
+    return f"{black} breaks {count} images that {white} could not. {MASKED}"
