@@ -1,6 +1,6 @@
 """Suites: attacks that are run together, each with its full budget."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -42,6 +42,25 @@ class Suite:
     def grid(self) -> tuple[Fraction, ...]:
         """The radii its stages bring along, ascending; empty where the data set decides."""
         return tuple(sorted({eps for stage in self.stages for eps in stage.grid or ()}))
+
+
+def stage_labels(stages: Sequence[Stage]) -> list[str]:
+    """What each stage's figures are called: its attack, with the named settings that tell it from its namesakes.
+
+    `["fgsm", "apgd-ce", "apgd-dlr-targeted"]`; those that no name tells apart are numbered, `["pgd", "pgd-2"]`.
+    """
+    labels = [_label(stage, [other for other in stages if other.attack == stage.attack]) for stage in stages]
+    return [
+        name if (number := labels[: i + 1].count(name)) == 1 else f"{name}-{number}" for i, name in enumerate(labels)
+    ]
+
+
+def _label(stage: Stage, namesakes: Sequence[Stage]) -> str:
+    telling = [
+        value for name, value in stage.parameters.items()
+        if isinstance(value, str) and any(other.parameters[name] != value for other in namesakes)
+    ]
+    return "-".join([stage.attack, *telling])
 
 
 # The study's radii are in ImageNet-normalised units; one such unit is about .225 of a pixel unit.

@@ -12,7 +12,7 @@ from tests.app.work import Queue
 from tests.service import make_settings
 from worker.evaluation import diagnostics
 from worker.evaluation.diagnostics.result import Threshold
-from worker.jobs import evaluate
+from worker.jobs import diagnose, evaluate
 from worker.jobs.job import Job
 from worker.progress import Progress
 
@@ -32,7 +32,7 @@ def made_up(name, verdict):
 def evaluation(database, data_dir, monkeypatch):
     """Makes the job of an evaluation of an untrained network; both checks are made up."""
     CALLS.clear()
-    monkeypatch.setattr(evaluate, "diagnose", diagnostics.diagnose)
+    monkeypatch.setattr(diagnose, "diagnose", diagnostics.diagnose)
     checks = {"first": made_up("first", "ok"), "second": made_up("second", "fail")}
     monkeypatch.setattr(diagnostics, "CHECKS", checks)
     queue = Queue(database, data_dir)

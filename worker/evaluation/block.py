@@ -1,6 +1,6 @@
 """What an evaluation found on one block of images: plain arrays, to be stored as one .npz and joined later."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ class BlockResult:
     ids: Array  # int64 (n,)
     labels: Array  # int64 (n,)
     eps: Array  # text (E,): exact fractions
-    attacks: Array  # text (A,): names, a repeated one as "pgd-2"
+    attacks: Array  # text (A,): the labels of the stages
     draws: Array  # int64 (2,): selection and fresh draws actually used; 1, 1 for a deterministic model
     clean_share: Array  # float32 (n,): correct share of the selection draws on the unchanged image
     clean_correct: Array  # int64 (n,): correct answers of the fresh draws on it
@@ -70,14 +70,6 @@ class BlockResult:
                 "norm": float(self.norm[e, a, i]), "queries": int(self.queries[e, a, i]),
                 "gradients": int(self.gradients[e, a, i]),
             }
-
-
-def attack_labels(names: Sequence[str]) -> list[str]:
-    """`["pgd", "pgd"]` -> `["pgd", "pgd-2"]`: one name a stage."""
-    return [
-        name if (number := names[: i + 1].count(name)) == 1 else f"{name}-{number}"
-        for i, name in enumerate(names)
-    ]
 
 
 def empty_rows(radii: int, attacks: int, images: int) -> dict[str, Array]:

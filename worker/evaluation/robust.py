@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from app.domain.protocol import Protocol
+from app.domain.suites import stage_labels
 from worker.attacks import Attack, Classifier, Found, Target, build_attack, frozen
 from worker.attacks.ball import lengths
 from worker.attacks.search import Progress
-from worker.evaluation.block import Array, BlockResult, attack_labels, empty_rows
+from worker.evaluation.block import Array, BlockResult, empty_rows
 from worker.evaluation.explored import Explored
 from worker.evaluation.votes import Jury
 from worker.evaluation.worst import Worst
@@ -133,7 +134,7 @@ class _Evaluation:
         return BlockResult(
             ids=_numpy(self.jury.ids), labels=_numpy(self.jury.labels),
             eps=np.array([str(e) for e in self.protocol.eps]),
-            attacks=np.array(attack_labels([a.name for a in self.attacks])),
+            attacks=np.array(stage_labels(self.protocol.stages)),
             draws=np.array(self.jury.draws), clean_share=_numpy(self.clean_share),
             clean_correct=_numpy(self.clean_votes.correct), clean_majority=_numpy(self.clean_votes.majority),
             adversarial=np.stack(self.kept) if self.kept else np.empty(shape, np.float32), **self.arrays,

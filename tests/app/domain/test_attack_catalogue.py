@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.attacks import ATTACKS, find_attack
 from app.domain.protocol import canonical_json
-from app.domain.suites import SUITE_STRENGTH, SUITES
+from app.domain.suites import SUITE_STRENGTH, SUITES, Stage, stage_labels
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
@@ -77,3 +77,17 @@ def test_the_standard_suite_is_autoattacks() -> None:
     assert SUITES["standard"].survivors
     assert SUITES["standard"].norms == ("linf", "l2")
     assert SUITE_STRENGTH.index("standard") > SUITE_STRENGTH.index("quick") > SUITE_STRENGTH.index("study")
+
+
+def test_stages_are_called_by_what_tells_them_apart() -> None:
+    spiking = stage_labels(SUITES["spiking"].stages)
+    assert spiking[:4] == ["apgd-ce-expected", "apgd-dlr-targeted-expected", "apgd-ce-sampled",
+                           "apgd-ce-straight_through"]  # fmt: skip
+    assert spiking[-4:] == ["sapgd-expected", "sapgd-assg", "square", "transfer"]
+    assert stage_labels(SUITES["quick"].stages) == ["fgsm", "pgd", "square"]
+    twice = [Stage("pgd", ATTACKS["pgd"].resolve({"steps": steps})) for steps in (10, 20)]
+    assert stage_labels(twice) == ["pgd", "pgd-2"]
+    for suite in SUITES.values():
+        labels = stage_labels(suite.stages)
+        assert len(set(labels)) == len(labels)
+        assert max(map(len, labels)) <= 40, "a column of the database"

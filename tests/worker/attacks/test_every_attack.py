@@ -174,8 +174,8 @@ def test_classes_and_catalogue_agree(name):
 def test_there_is_a_class_for_every_entry_and_stage():
     assert set(ATTACK_CLASSES) == set(ATTACKS)
     for suite in SUITES.values():
-        for stage in suite.stages:
-            for norm in suite.norms:
+        for norm in suite.norms:
+            for stage in suite.stages_for(norm):
                 build_attack(stage.attack, norm=norm, **stage.parameters)
 
 
