@@ -63,8 +63,7 @@ def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
     """Specification, seed, metrics, sha256, size, parent; whether its figures were verified, and what came of it."""
     with services.database.reading() as session:
         row = results.checkpoint(session, checkpoint_id)
-        verified = verifications.last(session, row)
-        return views.checkpoint(row) | {"spec": row.spec, "verified": verified and views.verification(verified)}
+        return views.checkpoint_in_full(row, verifications.last(session, row))
 
 
 @router.post("/{checkpoint_id}/verify", status_code=202, summary="Compute the stored figures again")

@@ -17,6 +17,7 @@ from app.api.faults import pointer_to
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 from app.domain.imports import Declared, read_declared
 from app.inference.imports import FILE, examine, register
+from app.storage import verifications
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 CHUNK = 2**20
@@ -93,4 +94,5 @@ def _import(services: Services, file: UploadFile, declared: Declared) -> tuple[d
             shutil.copyfileobj(file.file, target, CHUNK)
         weights = examine(path, declared, data_dir)
         row, new = register(services.database, data_dir, weights)
-    return views.checkpoint(row) | {"spec": row.spec}, new
+    with services.database.reading() as session:
+        return views.checkpoint_in_full(row, verifications.last(session, row)), new

@@ -98,7 +98,9 @@ def resolve_training(
         branch_at=given.get("branch_at", epochs),
         batch_size=given.get("batch_size", recipe.batch_size),
         continuous_rates=_rates(rate, recipe.continuous.learning_rate, recipe.continuous.decoder_learning_rate),
-        branch_rates=_rates(rate, recipe.branch.learning_rate, recipe.branch.decoder_learning_rate),
+        branch_rates=_rates(
+            rate, recipe.branch.learning_rate, recipe.branch_rate(variant, ARCHITECTURES[architecture].features)
+        ),
         recipe=recipe,
     )
 
@@ -230,7 +232,7 @@ def _branch_run(
         "kind": "branch", "variant": variant, "branch_seed": branch_seed, "parent": parent.key,
         "parent_epochs": training.branch_at, "parent_training": parent.spec["training"],
         "epochs": training.branch_epochs, "decoder": decoder_settings(decoder, variant),
-        "training": _training_dict(training, training.branch_rates),
+        "training": _training_dict(training, training.branch_rates) | {"draws": training.recipe.draws(variant)},
     }
     return PlannedRun("branch", spec, parent.key)
 

@@ -16,6 +16,21 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class NoisyHead:
+    """How a ParaLIF head is trained otherwise: its read-out is the mean of a few spikes, the noisiest there is.
+
+    draws: of its spikes for one training step, of which the loss is the mean; the encoder runs once for all of them.
+    wide_learning_rate: of a head on WIDE features or more, which moves further at one rate; None: as other heads.
+    """
+
+    draws: int = 1
+    wide_learning_rate: float | None = None
+
+
+WIDE = 512
+
+
+@dataclass(frozen=True)
 class Recipe:
     """SGD with momentum. `augment`: random crop and mirror image as the data set allows. `center_crop`: with
     ImageNet weights, images are resized to more than the network takes and their middle is kept, as torchvision does.
@@ -34,6 +49,16 @@ class Recipe:
     augment: bool
     randaugment_on: tuple[str, ...] = ()
     center_crop: bool = False
+    paralif: NoisyHead = NoisyHead()
+
+    def branch_rate(self, variant: str, features: int) -> float:
+        """The learning rate of a spiking head on so many features."""
+        wide = self.paralif.wide_learning_rate if variant == "paralif" and features >= WIDE else None
+        return self.branch.decoder_learning_rate if wide is None else wide
+
+    def draws(self, variant: str) -> int:
+        """Draws of the noise for one training step."""
+        return self.paralif.draws if variant == "paralif" else 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
@@ -44,8 +69,9 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "default", 1, "from scratch: one-cycle SGD with Nesterov momentum, crops and mirror images",
+            "default", 2, "from scratch: one-cycle SGD with Nesterov momentum, crops and mirror images",
             Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
+            paralif=NoisyHead(draws=8, wide_learning_rate=0.02),
         ),
         Recipe(
             "study", 2, "as the study: SGD at a constant rate, torchvision's preprocessing, RandAugment on CIFAR-100",

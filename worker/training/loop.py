@@ -45,6 +45,7 @@ class Config:
     augment: bool
     randaugment: bool
     freeze_depth: int
+    draws: int = 1  # of a stochastic head for one step, of which the loss is the mean
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], stream: str) -> Self:
@@ -179,11 +180,11 @@ class _Training:
         for number, index in enumerate(torch.randperm(len(self.data), generator=order).tensor_split(self.batches)):
             images, labels = batch_of(self.data, index.numpy())
             pixels, labels = to_pixels(self._augmented(images, order), self.device), labels.to(self.device)
-            logits = self.model(pixels, generator=noise)
-            loss = cross_entropy(logits, labels)
+            logits = self.model.decoder(self.model.encoder(pixels), draws=config.draws, generator=noise)
+            loss = cross_entropy(logits.flatten(0, 1), labels.repeat(config.draws))
             self._step(loss)
             loss_sum += loss.detach() * len(labels)
-            hits += (logits.detach().argmax(1) == labels).sum()
+            hits += (logits.detach().argmax(2) == labels).float().mean(0).sum()
             done = epoch - 1 + (number + 1) / self.batches
             self.hooks.on_batch(done / config.epochs, f"epoch {epoch}/{config.epochs}")
         return float(loss_sum) / len(self.data), float(hits) / len(self.data)

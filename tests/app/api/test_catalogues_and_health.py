@@ -22,6 +22,8 @@ PATHS = {
     "/architectures": {"get"}, "/architectures/{name}": {"get"}, "/attacks": {"get"}, "/suites": {"get"},
     "/checkpoints": {"get", "post"}, "/checkpoints/{checkpoint_id}": {"get"},
     "/checkpoints/{checkpoint_id}/file": {"get"}, "/checkpoints/{checkpoint_id}/predict": {"post"},
+    "/checkpoints/{checkpoint_id}/verify": {"post"}, "/runs/{run_id}/cancel": {"post"},
+    "/runs/{run_id}/verdicts": {"get"}, "/runs/{run_id}/gallery.png": {"get"}, "/compare": {"get"}, "/curves": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"},
 }  # fmt: skip
 

@@ -235,6 +235,18 @@ def test_a_learning_rate_asked_for_is_that_of_the_head_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "variant", "rate", "draws"),
+    [("resnet20", "lif", 0.1, 1), ("resnet20", "paralif", 0.1, 8), ("resnet18", "lif", 0.1, 1),
+     ("resnet18", "paralif", 0.02, 8), ("resnet50", "paralif", 0.02, 8)],
+)  # fmt: skip
+def test_a_noisy_head_is_trained_on_more_draws_and_a_wide_one_more_slowly(
+    architecture: str, variant: str, rate: float, draws: int
+) -> None:
+    training = spec_of(plan(seeds=[0], architectures=[architecture], variants=[variant]), "branch")["training"]
+    assert (training["learning_rate"], training["decoder_learning_rate"], training["draws"]) == (0.02, rate, draws)
+
+
+@pytest.mark.parametrize(
     ("name", "norm", "eps"),
     [("digits", "linf", "8/255 32/255 64/255"), ("cifar10", "linf", "1/510 2/255 8/255"),
      ("fashion-mnist", "linf", "8/255 16/255 26/255"), ("cifar10", "l2", "1/2")],

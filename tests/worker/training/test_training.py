@@ -88,6 +88,22 @@ def test_every_seed_matters(splits):
     assert not equal(weights(first), weights(other))
 
 
+def test_a_step_averages_over_so_many_draws_and_runs_the_encoder_once_for_them(splits):
+    config = replace(CONFIG, epochs=1, draws=4)
+    model, passes, drawn = network("paralif"), [], []
+    model.encoder.register_forward_hook(lambda *_: passes.append(model.training))
+    model.decoder.register_forward_hook(lambda module, args, kwargs, output: drawn.append(output.shape[0]),
+                                        with_kwargs=True)
+    [record] = train(model, *splits, config, AUGMENTATION)
+    steps = sum(passes)
+    assert steps == 13, "400 images in batches of 32"
+    assert drawn[:steps] == [4] * steps
+    assert 0 < record.train_accuracy < 1
+    one = network("paralif")
+    train(one, *splits, replace(config, draws=1), AUGMENTATION)
+    assert not equal(weights(model), weights(one))
+
+
 def test_training_learns_and_measures_on_images_it_does_not_train_on(splits):
     model = network()
     records = train(model, *splits, replace(CONFIG, epochs=6), AUGMENTATION)
