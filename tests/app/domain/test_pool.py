@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from app.domain.pool import OTHER_SEEDS
+from app.domain.imports import import_run
+from app.domain.plan import PlannedRun
+from app.domain.pool import OTHER_SEEDS, Sibling, pool_of
 from app.domain.protocol import Protocol
 from tests.app.domain.test_plan import plan
 
@@ -80,3 +82,16 @@ def test_without_a_transfer_stage_nothing_of_a_run_changes() -> None:
     for run in plan():
         assert "pool" not in run.spec
         assert run.siblings == ()
+
+
+def test_of_imported_networks_only_other_seeds_of_one_name_are_siblings() -> None:
+    def imported(variant: str, seed: int, file: str, name: str = "mine") -> PlannedRun:
+        model = {"architecture": "resnet20", "variant": variant, "decoder": None}
+        said = {"seed": seed, "branch_seed": None, "epochs": None, "name": name}
+        return import_run("digits", model, file * 64, **said)  # type: ignore[arg-type]
+
+    default, lif, again = imported("default", 0, "a"), imported("lif", 0, "b"), imported("default", 1, "c")
+    other = imported("default", 2, "d", name="another")
+    found = {run.key: pool_of(run, [default, lif, again, other]) for run in (default, lif, again)}
+    assert found == {default.key: [Sibling(again.key, "other seed")], lif.key: [],
+                     again.key: [Sibling(default.key, "other seed")]}  # fmt: skip
