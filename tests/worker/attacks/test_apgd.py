@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from worker.attacks import Target, build_attack
 from worker.attacks.apgd import checkpoints
 from worker.attacks.loss import cross_entropy, dlr, targeted_cross_entropy, targeted_dlr
 from worker.attacks.search import Search
+from worker.attacks.target import Point
 
 
 @pytest.mark.parametrize(
@@ -290,3 +292,37 @@ def test_dlr_is_that_of_the_mean_logits():
     label = torch.tensor([0])
     assert dlr(draws, label) == pytest.approx(float(dlr(draws.mean(0, keepdim=True), label)))
     assert dlr(draws, label).abs() < 10
+
+
+def test_each_target_starts_from_a_point_of_its_own(net, images):
+    """The first lane from where an attack without lanes starts."""
+    attack = build_attack("apgd", norm="linf")
+    search = Search(
+        Target(net), images.x, images.labels, epsilon=torch.full((len(images),), 0.1), ids=images.ids, norm="linf",
+        seed=0, stream="apgd",
+    )
+    alone = attack._start(search)
+    search.spread(3)
+    lanes = attack._start(search).view(len(images), 3, *alone.shape[1:])
+    assert torch.equal(lanes[:, 0], alone)
+    assert ((lanes[:, 1:] - lanes[:, :1]).abs().amax((2, 3, 4)) > 0.05).all()
+    search.gather()
+    assert torch.equal(search.ids, images.ids)
+    assert torch.equal(attack._start(search), alone)
+
+
+def test_the_lanes_of_an_image_leave_together_and_the_one_that_fooled_is_kept(linear_net):
+    x0, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    target = Target(linear_net)
+    search = Search(
+        target, x0, labels, epsilon=torch.full((3,), 0.1), ids=torch.arange(3), norm="linf", seed=0, stream="apgd"
+    )
+    search.spread(2)
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 2, 2) / 10
+    answers = torch.tensor([0, 1, 1, 1, 1, 1])  # the second lane of image 0 is fooled, and both of image 2
+    logits = functional.one_hot(answers, 2).float()[None]
+    (left,) = search.drop_fooled(x, Point(x.flatten(1), logits), torch.arange(6))
+    assert left.tolist() == [2, 3]
+    search.gather()
+    assert search.ids.tolist() == [1]
+    assert search.found().x[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.5, 0.4])
