@@ -120,7 +120,8 @@ def main() -> None:
     model, metadata = load(asked.checkpoint)
     radii = [parse_epsilon(text) for text in asked.eps]
     with frozen(model):
-        x0, labels, ids = chosen_images(model, asked.folder / "test", metadata["dataset"], metadata["classes"])
+        dataset, classes = metadata["run"]["dataset"]["name"], metadata["classes"]
+        x0, labels, ids = chosen_images(model, asked.folder / "test", dataset, classes)
         study = {format_epsilon(radius): as_the_study(model, x0, labels, float(radius)) for radius in radii}
     print(f"{model.spec.architecture} {model.spec.variant}, {len(x0)} images that one forward pass gets right")
     print(table(study, as_we_do(model, x0, labels, ids, radii, asked.suite)))
