@@ -1,6 +1,7 @@
 """The service as a user starts it: `spikeproof serve` in a process of its own, with real workers and jobs.
 
-Every test that asks for a service runs on both back ends."""
+Every test that asks for a service runs on both back ends; the longest ones on the lab's in the slow tier, as
+test_lab.py has all that is particular to it."""
 
 import os
 import signal
@@ -23,6 +24,15 @@ from tests.service import make_settings
 START_SECONDS = 60
 PATIENCE = 60  # seconds, of a client on a machine that has other work
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
+LONG = {"test_command_line", "test_main_job", "test_own_weights", "test_faults"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        ours = item.path.parent == Path(__file__).parent and item.path.stem in LONG
+        if ours and parameters.get("back_end") == "lab":
+            item.add_marker(pytest.mark.slow)
 
 
 @dataclass
