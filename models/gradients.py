@@ -22,6 +22,7 @@ last bit. `expected` alone answers with other logits, those averaged over all no
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -143,15 +144,15 @@ class _OfLIF(Gradient):
         return bool(neurons(model, LIF))
 
 
-class _ByRate(_OfLIF):
+class _ByRate(_OfLIF, ABC):
     """dS_t/dx_t = a slope of the whole sequence, and nothing flows between steps.
 
     Of a static image the steps' gradients are added up in the end, which makes it the gradient of the rate.
     """
 
+    @abstractmethod
     def slope(self, neuron: LIF, x: Tensor, spikes: Tensor) -> Tensor:
         """Of the rate over the mean input, (..., 1, features), from x and spikes (..., T, features)."""
-        raise NotImplementedError
 
     @contextmanager
     def used_by(self, model: Any, rows: Tensor) -> Iterator[None]:
@@ -203,12 +204,12 @@ class RGA(_ByRate):
         return (self.gamma * below + steep * above) / neuron.threshold
 
 
-class _Adapted(_OfLIF):
+class _Adapted(_OfLIF, ABC):
     """A surrogate for each LIF layer that looks at the layer's potentials."""
 
+    @abstractmethod
     def surrogate_of(self, layer: int, rows: Tensor) -> Surrogate:
         """That of LIF layer number `layer` for a pass over the samples `rows`."""
-        raise NotImplementedError
 
     @contextmanager
     def used_by(self, model: Any, rows: Tensor) -> Iterator[None]:

@@ -67,7 +67,7 @@ def test_a_line_that_is_an_upper_bound_only_is_dashed() -> None:
     ],
 )  # fmt: skip
 def test_anything_that_can_be_asked_for_can_be_drawn(shown: dict[str, Any]) -> None:
-    ElementTree.fromstring(curves_picture(shown, "svg"))
+    assert ElementTree.fromstring(curves_picture(shown, "svg")).tag.endswith("svg")
 
 
 def test_tables_of_curves_have_a_row_a_line_and_a_record_a_point() -> None:
