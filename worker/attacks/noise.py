@@ -41,6 +41,11 @@ def uniform_in_ball(like: Tensor, epsilon: Tensor, norm: Norm, noise: KeyedNoise
     return per_image(epsilon * radius, like) * unit
 
 
+def uniform_in_length(like: Tensor, epsilon: Tensor, norm: Norm, noise: KeyedNoise) -> Tensor:
+    """A Gaussian perturbation scaled so that its norm is uniform in [0, epsilon]."""
+    return gaussian_on_sphere(like, epsilon * noise.uniform_per_image().to(like.device), norm, noise)
+
+
 def gaussian_on_sphere(like: Tensor, epsilon: Tensor, norm: Norm, noise: KeyedNoise) -> Tensor:
     """A Gaussian perturbation scaled so that its norm is epsilon."""
     delta = noise.normal_per_image(*like.shape[1:]).to(like.device)

@@ -7,7 +7,7 @@ from torch import Tensor
 from worker.attacks.attack import Attack
 from worker.attacks.ball import direction, per_image, project
 from worker.attacks.loss import cross_entropy
-from worker.attacks.noise import uniform_in_ball
+from worker.attacks.noise import uniform_in_ball, uniform_in_length
 from worker.attacks.search import Search
 
 
@@ -17,7 +17,8 @@ class PGD(Attack):
 
     Madry, Makelov, Schmidt, Tsipras, Vladu 2018, arXiv:1706.06083; without random start it is BIM (Kurakin,
     Goodfellow, Bengio 2017, arXiv:1607.02533). Differs in stopping at the first iterate that fools the
-    model, and in a start that is uniform in the ball for L2 as well.
+    model. The start is uniform in the ball for Linf; for L2 in a random direction at a uniform distance, since a
+    uniform point of a ball of many dimensions lies on its surface, from where 20 steps find less.
     """
 
     name = "pgd"
@@ -43,7 +44,8 @@ class PGD(Attack):
     def _start(self, search: Search) -> Tensor:
         if not self.random_start:
             return search.x0
-        x = search.x0 + uniform_in_ball(search.x0, search.epsilon, self.norm, search.noise("start"))
+        start = uniform_in_ball if self.norm == "linf" else uniform_in_length
+        x = search.x0 + start(search.x0, search.epsilon, self.norm, search.noise("start"))
         return project(x, search.x0, search.epsilon, self.norm)
 
     def _ascend(self, search: Search, x: Tensor) -> Tensor:

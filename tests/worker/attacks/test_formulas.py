@@ -9,7 +9,7 @@ from worker.attacks import Target, build_attack
 from worker.attacks.ball import acceptable, direction, lengths, project
 from worker.attacks.fab import to_plane
 from worker.attacks.loss import correct_share, cross_entropy, margin
-from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball
+from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball, uniform_in_length
 from worker.attacks.search import Search
 from worker.attacks.square import HALVINGS, bump
 
@@ -56,7 +56,7 @@ def test_pgd_takes_its_steps_and_stops_at_the_first_that_fools(norm, net, images
         assert torch.allclose(found.x[i : i + 1], x, atol=1e-5)
 
 
-def test_pgd_starts_uniformly_in_the_ball(images):
+def test_noise_fills_the_ball_and_pgd_in_l2_starts_at_every_distance():
     keys = image_keys(0, "start", torch.arange(4000))
     x0 = torch.full((4000, 1, 2, 2), 0.5)
     cube = uniform_in_ball(x0, torch.full((4000,), 0.2), "linf", KeyedNoise(keys))
@@ -64,6 +64,10 @@ def test_pgd_starts_uniformly_in_the_ball(images):
     ball = uniform_in_ball(x0, torch.full((4000,), 0.2), "l2", KeyedNoise(keys))
     inside = (lengths(ball, "l2") < 0.1).double().mean()
     assert abs(float(inside) - 0.5**4) < 0.015  # volume grows with the fourth power of the radius
+    start = uniform_in_length(x0, torch.full((4000,), 0.2), "l2", KeyedNoise(keys))
+    assert abs(float((lengths(start, "l2") < 0.1).double().mean()) - 0.5) < 0.03
+    assert abs(float(start.mean())) < 0.005
+    assert float(lengths(start, "l2").max()) <= 0.2 + 1e-6
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
