@@ -137,8 +137,12 @@ def test_a_taken_port_or_folder_is_said_in_one_line(service: Service, tmp_path, 
 
 def test_the_demo_stops_on_ctrl_c_and_leaves_nothing_running(tmp_path) -> None:
     environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(tmp_path)}
-    demo = subprocess.Popen([sys.executable, "-m", "app.cli", "demo"], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "demo"], env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # A shell that starts the tests in the background has them, and whatever they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     wait_for(lambda: processes("worker.run_job") and list((tmp_path / "runs").glob("*/log.txt")))
     children = processes("worker.poll", str(demo.pid)) + processes("app.api.server", str(demo.pid))
     demo.send_signal(signal.SIGINT)
