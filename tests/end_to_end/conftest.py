@@ -25,13 +25,14 @@ START_SECONDS = 60
 PATIENCE = 60  # seconds, of a client on a machine that has other work
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
 LONG = {"test_command_line", "test_main_job", "test_own_weights", "test_faults"}
+LONGEST = ("test_submit_wait_leaderboard", "test_a_killed_job_goes_on")  # minutes: in the slow tier on either
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         ours = item.path.parent == Path(__file__).parent and item.path.stem in LONG
-        if ours and parameters.get("back_end") == "lab":
+        if ours and (parameters.get("back_end") == "lab" or item.name.startswith(LONGEST)):
             item.add_marker(pytest.mark.slow)
 
 
