@@ -10,10 +10,11 @@ HALF_A_POINT = 0.005
 SEEDS = 5
 # All 400 images each: with fewer, one image more or less is half a point. The dearer attacks are compared by the script
 # in benchmarks/ alone.
-NAMES = ("fgsm", "fgsm-l2", "pgd", "pgd-l2", "mifgsm", "mifgsm-l2", "apgd", "deepfool", "square", "fmn", "fmn-l2")
+NAMES = ("fgsm", "fgsm-l2", "pgd", "pgd-l2", "mifgsm", "mifgsm-l2", "apgd", "deepfool", "deepfool-l2", "square", "fmn",
+         "fmn-l2")
 NO_CHANCE = ("fgsm", "mifgsm", "deepfool", "fmn")  # the same for each seed: one is enough
-# foolbox's momentum adds up gradients of any length: another attack.
-LEFT_OUT = {"mifgsm": ("foolbox",), "mifgsm-l2": ("foolbox",)}
+# foolbox's momentum adds up gradients of any length: another attack. The two of DeepFool L2 need a minute each.
+LEFT_OUT = {"deepfool-l2": ("torchattacks", "ART"), "mifgsm": ("foolbox",), "mifgsm-l2": ("foolbox",)}
 
 missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
 pytestmark = [
