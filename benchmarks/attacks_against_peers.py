@@ -1,13 +1,14 @@
 """Our attacks beside torchattacks, foolbox and ART: strength, then process-CPU seconds.
 
     python benchmarks/attacks_against_peers.py                      digits, ResNet-20, a minute
-    SPIKEPROOF_TEST_DATA=... python benchmarks/attacks_against_peers.py --dataset cifar10
+    SPIKEPROOF_TEST_DATA=... python benchmarks/attacks_against_peers.py --dataset cifar10 [--checkpoint FILE]
 
 `--attacks standard standard-l2` sets our suite `standard` against torchattacks' APGD-CE, APGD-T, FAB-T and Square
 at AutoAttack's budgets. Same network, images, radii, steps and queries (HopSkipJump's peers count rounds: they get
 as many as `--decisions` probes make, and their bisections on top); what a peer returns is put into the ball where it
 is not. Each seed runs ours and every peer in turn, so that the shared machine is equally slow for all; times are
-medians over seeds, accuracies means. Needs the peers: an environment beside the project's own (see the Makefile).
+medians over seeds, accuracies means; an attack without randomness runs once. Needs the peers: an environment beside
+the project's own (see the Makefile).
 """
 
 import argparse
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.domain.attacks import NORMS, Norm
 from app.domain.suites import SUITES
 from benchmarks.peers import Budget, Peers, Run
+from models.checkpoint import load
 from models.registry import Classifier, ModelSpec, build
 from worker.attacks import Attack, Target, build_attack, frozen
 from worker.attacks.ball import acceptable, project
@@ -44,6 +46,7 @@ class Contest:
     norm: Norm
     epsilon: float
     runs: dict[str, Run]
+    random: bool = True
     accuracies: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -54,7 +57,7 @@ class Contest:
         return statistics.median(self.seconds[who])
 
     def play(self, model: Classifier, x0: Tensor, labels: Tensor, seeds: int) -> None:
-        for seed in range(seeds):
+        for seed in range(seeds if self.random else 1):
             for who, run in self.runs.items():
                 torch.manual_seed(seed)
                 np.random.seed(seed)
@@ -87,6 +90,11 @@ class Entry:
     peers: str
     given: Callable[[Budget], dict[str, Any]] = lambda budget: {}
 
+    @property
+    def random(self) -> bool:
+        """Whether it differs from seed to seed, ours or a peer's."""
+        return self.attack not in ("fgsm", "mifgsm", "deepfool", "cw", "fmn")
+
 
 ENTRIES: dict[str, Entry] = {
     f"{key}-l2" if norm == "l2" else key: Entry(f"{title} L2" if norm == "l2" else title, attack, norm, key, given)
@@ -95,6 +103,7 @@ ENTRIES: dict[str, Entry] = {
         ("pgd", "PGD", "pgd", NORMS, lambda b: {"steps": b.steps}),
         ("mifgsm", "MI-FGSM", "mifgsm", NORMS, lambda b: {"steps": b.steps, "step_size": 0.1}),
         ("apgd", "APGD-CE", "apgd", NORMS, lambda b: {"loss": "ce", "steps": b.apgd_steps}),
+        ("apgd_dlr", "APGD-DLR", "apgd", NORMS, lambda b: {"loss": "dlr", "steps": b.apgd_steps}),
         ("apgd_t", "APGD-T", "apgd", NORMS,
          lambda b: {"loss": "dlr-targeted", "steps": b.apgd_steps, "targets": b.targets}),
         ("fab", "FAB-T", "fab", NORMS, lambda b: {"steps": b.fab_steps, "targets": b.targets}),
@@ -122,7 +131,7 @@ def contests(
         entry, epsilon = ENTRIES[name], radii[name]
         runs = {"ours": _ours(entry, model, x0, labels, epsilon, budget, batch)}
         runs |= peers.find(entry.peers, entry.norm, epsilon, budget)
-        found.append(Contest(entry.name, entry.norm, epsilon, runs))
+        found.append(Contest(entry.name, entry.norm, epsilon, runs, entry.random))
     return found
 
 
@@ -229,6 +238,7 @@ def main() -> None:
     parser.add_argument("--dataset", choices=sorted(RADII), default="digits")
     parser.add_argument("--attacks", nargs="+", choices=sorted(ENTRIES), default=AT_ONCE, metavar="NAME",
                         help=f"of {', '.join(ENTRIES)}; all but `standard`, whose budgets are AutoAttack's")
+    parser.add_argument("--checkpoint", type=Path, help="a network to attack instead of one trained here")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", type=int, default=200)
@@ -237,10 +247,12 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     x, labels, x0, y0 = digits() if asked.dataset == "digits" else cifar10(Path(os.environ["SPIKEPROOF_TEST_DATA"]))
-    model, x0, y0 = train(x, labels, epochs=asked.epochs), x0[: asked.images], y0[: asked.images]
+    model = load(asked.checkpoint)[0].eval() if asked.checkpoint else train(x, labels, epochs=asked.epochs)
+    x0, y0 = x0[: asked.images], y0[: asked.images]
     budget = Budget(queries=asked.queries, decisions=asked.decisions)
     with frozen(model):
-        print(f"ResNet-20 on {asked.dataset}: clean accuracy {100 * _accuracy(model, x0, y0):.1f} % of {len(x0)}")
+        clean = f"clean accuracy {100 * _accuracy(model, x0, y0):.1f} % of {len(x0)}"
+        print(f"{model.spec.architecture} on {asked.dataset}: {clean}")
         played = contests(model, x0, y0, radii=RADII[asked.dataset], names=asked.attacks, budget=budget)
         print("\n".join(HEADER))
         for contest in played:

@@ -106,17 +106,22 @@ class Peers:
             )
         return found
 
-    def _apgd(self, norm: Norm, eps: float, budget: Budget) -> dict[str, Run]:
+    def _apgd(
+        self, norm: Norm, eps: float, budget: Budget, loss: str = "ce", loss_in_art: str = "cross_entropy"
+    ) -> dict[str, Run]:
         steps = budget.apgd_steps
         return {
             "torchattacks": self._by_torchattacks(lambda seed: self.torchattacks.APGD(
-                self.model, norm=_short(norm), eps=eps, steps=steps, seed=seed, loss="ce"
+                self.model, norm=_short(norm), eps=eps, steps=steps, seed=seed, loss=loss
             )),
             "ART": self._by_art(self.art.AutoProjectedGradientDescent(
                 self.classifier, norm=_art_norm(norm), eps=eps, eps_step=2 * eps, max_iter=steps, nb_random_init=1,
-                batch_size=self.batch, loss_type="cross_entropy", verbose=False,
+                batch_size=self.batch, loss_type=loss_in_art, verbose=False,
             )),
         }
+
+    def _apgd_dlr(self, norm: Norm, eps: float, budget: Budget) -> dict[str, Run]:
+        return self._apgd(norm, eps, budget, "dlr", "difference_logits_ratio")
 
     def _apgd_t(self, norm: Norm, eps: float, budget: Budget) -> dict[str, Run]:
         return {"torchattacks": self._by_torchattacks(lambda seed: self.torchattacks.APGDT(
