@@ -34,6 +34,8 @@ from worker.evaluation.clean import pixels
 
 # .01 and .1 of the study's grids (in ImageNet-normalised units, one of which is .225 of a pixel) between ours.
 RADII = ("0.5/255", "0.00225", "2/255", "8/255", "0.0225", "0.1125")
+Attack = Callable[[Tensor, Tensor], Tensor]  # images, labels -> adversarial images
+
 IMAGES = 100  # the study's
 QUERIES = 100
 BATCH = 50
@@ -51,29 +53,51 @@ def chosen_images(
     return x[right], y[right], torch.from_numpy(order)[right]
 
 
-def as_the_study(model: Classifier, x0: Tensor, labels: Tensor, radius: float) -> dict[str, float]:
-    """Robust accuracy by attack: one draw a gradient, one forward pass a verdict."""
-    import foolbox
+def as_the_study(
+    model: Classifier, x0: Tensor, labels: Tensor, radii: Sequence[Fraction]
+) -> dict[str, dict[str, float]]:
+    """Radius -> robust accuracy by attack: one draw a gradient, one forward pass a verdict."""
+    deepfool, found = _deepfool(model, x0, labels), {}
+    for radius in radii:
+        fgsm, square = _others(model, float(radius))
+        limits = torch.full((len(x0),), float(radius))
+        adversarial = {
+            "FGSM": _in_parts(fgsm, x0, labels),
+            "DeepFool": deepfool,
+            f"Square {QUERIES}": _in_parts(square, x0, labels),
+        }
+        found[format_epsilon(radius)] = {
+            name: _right_once(model, project(x, x0, limits, "linf"), labels) for name, x in adversarial.items()
+        }
+    return found
+
+
+def _others(model: Classifier, radius: float) -> tuple[Attack, Attack]:
     import torchattacks
 
+    square = torchattacks.Square(
+        model, norm="Linf", eps=radius, n_queries=QUERIES, p_init=0.8, loss="margin", seed=0
+    )
+    return torchattacks.FGSM(model, eps=radius), square
+
+
+def _deepfool(model: Classifier, x0: Tensor, labels: Tensor) -> Tensor:
+    """The nearest adversarial images, whatever their distance: a radius cuts them off. Minutes on a noisy network."""
+    import foolbox
+
     bounded = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-    deepfool = foolbox.attacks.LinfDeepFoolAttack(steps=50, overshoot=0.02, candidates=10)
-    attacks: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "FGSM": torchattacks.FGSM(model, eps=radius),
-        "DeepFool": lambda x, y: deepfool(bounded, x, y, epsilons=radius)[1],
-        f"Square {QUERIES}": torchattacks.Square(
-            model, norm="Linf", eps=radius, n_queries=QUERIES, p_init=0.8, loss="margin", seed=0
-        ),
-    }
-    found = {}
-    for name, attack in attacks.items():
-        torch.manual_seed(0)
-        parts = zip(x0.split(BATCH), labels.split(BATCH), strict=True)
-        x = torch.cat([attack(images, truth) for images, truth in parts]).detach()
-        x = project(x, x0, torch.full((len(x0),), radius), "linf")
-        with torch.no_grad():
-            found[name] = float((model(x).argmax(1) == labels).float().mean())
-    return found
+    attack = foolbox.attacks.LinfDeepFoolAttack(steps=50, overshoot=0.02, candidates=10)
+    return _in_parts(lambda x, y: attack(bounded, x, y, epsilons=None)[0], x0, labels)
+
+
+def _in_parts(attack: Attack, x0: Tensor, labels: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return torch.cat([attack(x, y) for x, y in zip(x0.split(BATCH), labels.split(BATCH), strict=True)]).detach()
+
+
+@torch.no_grad()
+def _right_once(model: Classifier, x: Tensor, labels: Tensor) -> float:
+    return float((model(x).argmax(1) == labels).float().mean())
 
 
 def as_we_do(
@@ -122,7 +146,7 @@ def main() -> None:
     with frozen(model):
         dataset, classes = metadata["run"]["dataset"]["name"], metadata["classes"]
         x0, labels, ids = chosen_images(model, asked.folder / "test", dataset, classes)
-        study = {format_epsilon(radius): as_the_study(model, x0, labels, float(radius)) for radius in radii}
+        study = as_the_study(model, x0, labels, radii)
     print(f"{model.spec.architecture} {model.spec.variant}, {len(x0)} images that one forward pass gets right")
     print(table(study, as_we_do(model, x0, labels, ids, radii, asked.suite)))
 
