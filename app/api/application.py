@@ -80,6 +80,7 @@ async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Res
         response = errors.problem(request, 413, "the body is larger than this service takes")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")  # no page of another site shows it
+    response.headers.setdefault("Cache-Control", "private")  # it was for whoever had the key
     response.headers[HEADER] = request_id(request)
     return response
 

@@ -83,7 +83,10 @@ def verify(
     return run
 
 
-@router.get("/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse)
+@router.get(
+    "/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}, 304: {"description": "It is the file you have"}},
+)
 def download(checkpoint_id: str, services: ServicesOf, if_none_match: IfNoneMatch = None) -> Response:
     """With `ETag` and `Repr-Digest` (RFC 9530) of the sha256."""
     row = _row(services, checkpoint_id)

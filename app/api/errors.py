@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.api.faults import problems_of
-from app.api.request_ids import request_id
+from app.api.request_ids import HEADER, request_id
 from app.domain.errors import (
     Conflict,
     Forbidden,
@@ -60,7 +60,7 @@ def problem(
     title = title or _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
     body: dict[str, Any] = {
         "type": f"urn:spikeproof:problem:{title.lower().replace(' ', '-')}", "title": title, "status": status,
-        "detail": _printable(detail), "instance": request.url.path,
+        "detail": _printable(detail), "instance": request.scope["path"],
     }
     if problems:
         body["errors"] = [{"pointer": _printable(p.pointer), "detail": _printable(p.detail)} for p in problems]
@@ -132,5 +132,6 @@ async def _on_database(request: Request, error: Exception) -> JSONResponse:
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     logger.error("unexpected error", path=request.url.path, request=request_id(request), exc_info=error)
     return problem(
-        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title
+        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title,
+        headers={HEADER: request_id(request)},
     )

@@ -85,7 +85,10 @@ def verdicts(
         return {"items": [views.verdict(row) for row in rows], "next": following}
 
 
-@router.get("/{run_id}/gallery.png", summary="Examples of an evaluation as a picture", response_class=FileResponse)
+@router.get(
+    "/{run_id}/gallery.png", summary="Examples of an evaluation as a picture", response_class=FileResponse,
+    responses={200: {"content": {"image/png": {}}}},
+)
 def gallery(run_id: str, services: ServicesOf, eps: Eps = None) -> FileResponse:
     """A contact sheet of one radius (by default the largest): clean image, worst adversarial image, amplified change;
     label, answers, attack, norm, SSIM."""
@@ -104,7 +107,10 @@ def gallery(run_id: str, services: ServicesOf, eps: Eps = None) -> FileResponse:
     return FileResponse(path, media_type="image/png", content_disposition_type="inline")
 
 
-@router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)
+@router.get(
+    "/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
 def adversarial(run_id: str, services: ServicesOf) -> FileResponse:
     """One NumPy archive: `ids`, `labels`, `eps`, the float32 `images` (k, C, H, W), and `index` (eps, image) into
     them; -1 where the image is unchanged because no attack did it harm."""

@@ -55,7 +55,7 @@ class Gate:
     async def _admit(self, request: Request) -> Actor:
         """Who asks. Raises what refuses them."""
         check_head(request)
-        needed = role_needed(request.method, request.url.path)
+        needed = role_needed(request.method, _path(request))
         if needed is None:
             return self._at_an_open_door(request)
         given = _given_key(request)
@@ -69,7 +69,7 @@ class Gate:
         return _checked(_actor(row, request), needed)
 
     def _at_an_open_door(self, request: Request) -> Actor:
-        if request.url.path != "/healthz":
+        if _path(request) != "/healthz":
             self._limit.take(address_of(request))
         self._check_origin(request)
         return Actor("anyone", "reader", request_id=request_id(request))
@@ -129,8 +129,13 @@ def _note_use(database: Database, key_id: str) -> None:
 def refusal(request: Request, refused: SpikeproofError) -> HTMLResponse | errors.JSONResponse:
     """What a request that is not let in is told; a browser is asked for a key."""
     if isinstance(refused, Unauthorized) and request.method == "GET" and _is_a_browser(request):
-        return HTMLResponse(sign_in_page(request.url.path, ""), refused.status, errors.headers_of(refused))
+        return HTMLResponse(sign_in_page(_path(request), ""), refused.status, errors.headers_of(refused))
     return errors.problem_of(request, refused)
+
+
+def _path(request: Request) -> str:
+    """As the router sees it. `request.url` is put together with the Host header, which may hold a path of its own."""
+    return str(request.scope["path"])
 
 
 def _given_key(request: Request) -> str | None:
@@ -147,7 +152,7 @@ def _in_headers(request: Request) -> str | None:
 
 def _check_name(request: Request) -> None:
     """Nothing's name has a NUL, and Postgres takes none."""
-    if "\x00" in request.url.path + unquote_plus(request.url.query):
+    if "\x00" in _path(request) + unquote_plus(request.scope["query_string"].decode("latin-1")):
         raise NotFound("there is nothing whose name holds the character NUL")
 
 

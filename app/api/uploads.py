@@ -36,7 +36,8 @@ _FORM = {
     }
 }
 _EXISTING: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The same file, with the same said about it, is a checkpoint already: that one"}
+    200: {"description": "The same file, with the same said about it, is a checkpoint already: that one",
+          "content": {"application/json": {"schema": {"type": "object"}}}}
 }
 
 

@@ -69,6 +69,6 @@ def name_in(authority: str) -> str:
     """The name in a `Host` or `Origin` header: `name_in("[::1]:8000")` -> `"::1"`; empty where there is none."""
     try:
         parts = urlsplit(authority if "//" in authority else f"//{authority}")
-        return (parts.hostname or "").rstrip(".")
+        return "" if "@" in parts.netloc else (parts.hostname or "").rstrip(".")
     except ValueError:
         return ""

