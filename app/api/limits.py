@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import ceil
 
 from fastapi import Request
@@ -55,7 +55,7 @@ def address_of(request: Request) -> str:
     except ValueError:
         return host
     if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(ip_network((int(address) >> _SITE_BITS << _SITE_BITS, _SITE_BITS)))
+        return str(IPv6Network((int(address) >> _SITE_BITS << _SITE_BITS, _SITE_BITS)))
     return host
 
 

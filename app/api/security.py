@@ -6,7 +6,7 @@ A request names its key as `Authorization: Bearer KEY` or `X-API-Key: KEY`; a br
 from typing import Annotated
 from urllib.parse import unquote_plus
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -126,7 +126,7 @@ def _note_use(database: Database, key_id: str) -> None:
         logger.warning("the use of a key was not noted", key=key_id, error=type(error).__name__)
 
 
-def refusal(request: Request, refused: SpikeproofError) -> HTMLResponse | errors.JSONResponse:
+def refusal(request: Request, refused: SpikeproofError) -> Response:
     """What a request that is not let in is told; a browser is asked for a key."""
     if isinstance(refused, Unauthorized) and request.method == "GET" and _is_a_browser(request):
         return HTMLResponse(sign_in_page(_path(request), ""), refused.status, errors.headers_of(refused))

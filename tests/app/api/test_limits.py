@@ -4,8 +4,9 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from fastapi import Request
 
-from app.api.limits import MOST_CLIENTS, MOST_HEADER_BYTES, RateLimit
+from app.api.limits import MOST_CLIENTS, MOST_HEADER_BYTES, RateLimit, address_of
 from app.domain.errors import TooManyRequests
 from app.storage import api_keys
 
@@ -65,6 +66,16 @@ def test_only_so_many_clients_are_remembered_and_those_who_asked_most_longest() 
         limit.take(str(number))
     assert len(limit._buckets) <= MOST_CLIENTS
     assert taken(limit, "busy") == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "counted_as"),
+    [("10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("::1", "::/64"),
+     ("fe80::1%eth0", "fe80::/64"), ("::ffff:10.0.0.1", "::ffff:10.0.0.1"), ("testclient", "testclient")],
+)  # fmt: skip
+def test_whoever_has_a_network_of_addresses_is_one_client(host: str, counted_as: str) -> None:
+    assert address_of(Request({"type": "http", "client": (host, 1)})) == counted_as
+    assert address_of(Request({"type": "http", "client": None})) == ""
 
 
 def test_too_many_requests_are_a_429_with_retry_after_and_each_key_has_its_own_limit(
