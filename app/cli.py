@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.domain.errors import SpikeproofError
+from app.key_commands import keys_cli
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -65,7 +66,7 @@ def serve(
 
     given = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
     launcher = Launcher(settings().model_copy(update=given), workers=not api_only)
-    _run(launcher, lambda: f"spikeproof is at {launcher.url}  (API: {launcher.url}/docs)")
+    _run(launcher, lambda: f"spikeproof is at {launcher.url}  (API: {launcher.url}/docs){launcher.advice()}")
 
 
 @cli.command()
@@ -255,6 +256,9 @@ def fetch(names: Annotated[list[str], typer.Argument(help="data sets to download
     runpy.run_module("worker.fetch", run_name="__main__")
 
 
+cli.add_typer(keys_cli, name="keys")
+
+
 @cli.command()
 def attacks() -> None:
     """List attacks and suites; needs no running service."""
@@ -286,16 +290,9 @@ def _client() -> "Client":
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from app.terminal_table import print_table
 
-    console = Console()
-    table = Table(box=None, pad_edge=False)
-    for place, name in enumerate(header):
-        table.add_column(name, no_wrap=place == 0)  # an id is of no use cut short
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, width=None if console.is_terminal else 200)
+    print_table(header, rows)
 
 
 if __name__ == "__main__":

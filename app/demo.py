@@ -23,7 +23,8 @@ def run_demo() -> None:
     Raises SpikeproofError when a run fails.
     """
     console = Console()
-    config = settings().model_copy(update={"port": 0, "workers": settings().workers or WORKERS})
+    alone = {"host": "127.0.0.1", "published_host": "", "keys": "auto", "port": 0}  # whatever is set for a service
+    config = settings().model_copy(update={**alone, "workers": settings().workers or WORKERS})
     config.data_dir.mkdir(parents=True, exist_ok=True)
     with (config.data_dir / "service.log").open("ab") as log, Launcher(config, output=log) as launcher:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way the service is stopped in order

@@ -20,11 +20,12 @@ from typing import IO
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.domain.access import keys_needed
 from app.domain.errors import SpikeproofError
 from app.logs import get_logger
 from app.processes import is_alive, visible_gpus
 from app.settings import Settings, this_host
-from app.storage import migrate, runs, workers
+from app.storage import api_keys, migrate, runs, workers
 from app.storage.engine import Database
 
 API = "api"
@@ -95,6 +96,15 @@ class Launcher:
         """Where the API answers."""
         host, port = self._socket.getsockname()[:2]
         return f"http://{host if ':' not in host else f'[{host}]'}:{port}"
+
+    def advice(self) -> str:
+        """What there is to say of keys when the service has started."""
+        if not keys_needed(self.settings.keys, self.settings.reached_at):
+            return ""
+        with self._database.reading() as session:
+            if api_keys.any_live(session):
+                return ""
+        return "\nrequests need a key, and there is none yet: spikeproof keys create NAME --role admin"
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keeps the children alive until stopped by a signal or `until()`."""

@@ -6,7 +6,7 @@ import os
 import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     broker_url: str = Field("", description="empty: workers poll the database; else Celery on this Redis")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, description="0: any free port")
+    keys: Literal["auto", "always"] = Field(
+        "auto", description="auto: requests need a key where the service can be reached from beyond this machine"
+    )
+    published_host: str = Field("", description="where clients reach it, behind a proxy or in a container; empty: host")
+    allowed_hosts: str = Field("", description="names beside localhost that a service without keys answers to")
+    rate_limit: int = Field(6000, ge=0, description="requests a minute of one key or address; 0: any number")
     workers: int = Field(0, ge=0, le=64, description="worker processes; 0: one a GPU, or one on the CPU")
     threads_per_job: int = Field(0, ge=0, le=256, description="torch threads of a job; 0: cores divided by workers")
     lease_seconds: float = Field(60.0, gt=0, description="silence after which a run is taken up by another worker")
@@ -40,7 +46,7 @@ class Settings(BaseSettings):
     max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
     max_weights_mib: int = Field(512, ge=1, le=65_536, description="the same for an upload of weights")
     url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
-    api_key: str = Field("", description="sent by the command line")
+    api_key: str = Field("", repr=False, description="sent by the command line")
 
     @classmethod
     def settings_customise_sources(
@@ -75,6 +81,11 @@ class Settings(BaseSettings):
             return f"sqlite:///{(self.data_dir / 'spikeproof.db').resolve()}"
         scheme, _, rest = self.database_url.partition("://")
         return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else self.database_url
+
+    @property
+    def reached_at(self) -> str:
+        """The address at which clients reach the service."""
+        return self.published_host or self.host
 
     @property
     def threads(self) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from urllib.parse import unquote_plus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -15,23 +14,28 @@ from app.api import (
     checkpoints,
     comparison,
     curves,
+    document,
     errors,
     experiments,
     health,
     home,
     leaderboard,
     runs,
+    sign_in,
+    trail,
     uploads,
 )
 from app.api.dependencies import Services
+from app.api.request_ids import HEADER, request_id
+from app.api.security import Gate
 from app.broker import Doorbell
+from app.domain.access import keys_needed
 from app.settings import Settings, settings
 from app.storage import migrate
 from app.storage.engine import Database
 from app.sweeper import Sweeper
 
 LARGEST_DOCUMENT = 2**20
-_PROBLEM = {"content": {errors.MEDIA_TYPE: {}}, "description": "A problem document (RFC 9457)"}
 
 
 def create_application(config: Settings | None = None) -> FastAPI:
@@ -47,7 +51,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services.database.close()
 
     app = FastAPI(
-        title="spikeproof", version=version("spikeproof"), lifespan=lifespan, responses={"4XX": _PROBLEM},
+        title="spikeproof", version=version("spikeproof"), lifespan=lifespan,
         description="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
     )
     config.data_dir.mkdir(parents=True, exist_ok=True)
@@ -57,25 +61,27 @@ def create_application(config: Settings | None = None) -> FastAPI:
     doorbell = Doorbell(config) if config.broker_url else None
     app.state.services = Services(config, database, Sweeper(database, config, doorbell), doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
+    app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.middleware("http")(_finish)
     errors.install(app)
     for module in (
-        home, experiments, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health
+        home, sign_in, experiments, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
+        health,
     ):
         app.include_router(module.router)
+    document.describe(app, closed=keys_needed(config.keys, config.reached_at))
     return app
 
 
 async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """What holds for every answer."""
-    response: Response
-    if "\x00" in request.url.path + unquote_plus(request.url.query):  # no name has one, and Postgres takes none
-        response = errors.problem(request, 404, "there is nothing whose name holds the character NUL")
-    else:
-        response = await call_next(request)
+    response = await call_next(request)
     if response.status_code == 413 and response.headers.get("content-type") != errors.MEDIA_TYPE:
         response = errors.problem(request, 413, "the body is larger than this service takes")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")  # no page of another site shows it
+    response.headers.setdefault("Cache-Control", "private")  # it was for whoever had the key
+    response.headers[HEADER] = request_id(request)
     return response
 
 

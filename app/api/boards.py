@@ -16,6 +16,7 @@ from app.reports.tables import MEDIA_TYPES, Format
 from app.storage import datasets, results
 
 VARY = {"Vary": "Accept"}
+Answers = dict[int | str, dict[str, Any]]  # of the OpenAPI document: status -> what there is
 Eps = Annotated[str | None, Query(max_length=50, description="a number or a fraction such as 8/255")]
 FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual groups frozen with the stem")]
 Images = Annotated[int | None, Query(ge=1, le=100_000)]
@@ -37,6 +38,11 @@ def per_image_of(services: Services) -> PerImage:
             return results.correct_shares(session, run_ids, eps)
 
     return read
+
+
+def answers_in(*media_types: str) -> Answers:
+    """For the OpenAPI document: JSON, as a table, and as the other media types."""
+    return {200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), *media_types)}}}
 
 
 def radius_of(eps: str) -> Fraction:

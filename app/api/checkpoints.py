@@ -15,11 +15,12 @@ from app.api import views
 from app.api.dependencies import Services, ServicesOf
 from app.api.faults import problems_of
 from app.api.pagination import Cursor, Limit, Page
+from app.api.security import ActorOf
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict, VerifySpec
 from app.inference.images import decode_image, read_pixels
 from app.inference.predict import predict as predict_images
-from app.storage import results, verifications
+from app.storage import results, trail, verifications
 from app.storage.tables import Checkpoint
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
@@ -68,19 +69,24 @@ def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
 
 @router.post("/{checkpoint_id}/verify", status_code=202, summary="Compute the stored figures again")
 def verify(
-    checkpoint_id: str, services: ServicesOf, response: Response, wanted: Annotated[VerifySpec | None, Body()] = None
+    checkpoint_id: str, services: ServicesOf, actor: ActorOf, response: Response,
+    wanted: Annotated[VerifySpec | None, Body()] = None,
 ) -> dict[str, Any]:
     """Queues a run that computes clean and robust figures again from the file, and says whether they agree: bit for
     bit under the same conditions, else to one verdict in 1,000. While one is under way, a repeat answers that one."""
     with services.database.writing() as session:
         asked, limit = wanted or VerifySpec(), services.settings.max_attempts
         run = views.run(verifications.request(session, checkpoint_id, asked, max_attempts=limit))
+        trail.note(session, actor, "verification asked", run["id"])
     services.sweeper.wake()
     response.headers["Location"] = f"/runs/{run['id']}"
     return run
 
 
-@router.get("/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse)
+@router.get(
+    "/{checkpoint_id}/file", summary="The weights as safetensors", response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}, 304: {"description": "It is the file you have"}},
+)
 def download(checkpoint_id: str, services: ServicesOf, if_none_match: IfNoneMatch = None) -> Response:
     """With `ETag` and `Repr-Digest` (RFC 9530) of the sha256."""
     row = _row(services, checkpoint_id)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.boards import VARY, FreezeDepth, Images, best_format, measured_of, per_image_of, rendered
+from app.api.boards import VARY, FreezeDepth, Images, answers_in, best_format, measured_of, per_image_of, rendered
 from app.api.dependencies import Services, ServicesOf
 from app.domain.architectures import Variant
 from app.domain.attacks import ATTACKS, Norm
@@ -25,7 +25,9 @@ CurveFormat = Annotated[
 AttackName = Annotated[str | None, Query(max_length=100, description="without one: the robust accuracy")]
 
 
-@router.get("/curves", summary="Accuracy against eps, one line a row")
+@router.get(
+    "/curves", summary="Accuracy against eps, one line a row", responses=answers_in(*PICTURE_TYPES.values())
+)
 def show(
     request: Request,
     services: ServicesOf,

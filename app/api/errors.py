@@ -12,14 +12,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.api.faults import problems_of
+from app.api.request_ids import HEADER, request_id
 from app.domain.errors import (
     Conflict,
+    Forbidden,
+    HeadersTooLarge,
     InvalidInput,
+    Misdirected,
     NotFound,
     PayloadTooLarge,
     Problem,
     ServiceUnavailable,
     SpikeproofError,
+    TooManyRequests,
+    Unauthorized,
     UnsupportedMedia,
 )
 from app.domain.spec import ExperimentSpec
@@ -30,8 +36,9 @@ RETRY_SECONDS = 5
 LONGEST_DETAIL = 2_000
 _TITLES = {
     kind.status: kind.title
-    for kind in (InvalidInput, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia, ServiceUnavailable)
-}
+    for kind in (InvalidInput, Unauthorized, Forbidden, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia,
+                 Misdirected, TooManyRequests, HeadersTooLarge, ServiceUnavailable)
+}  # fmt: skip
 logger = get_logger(__name__)
 
 
@@ -53,7 +60,7 @@ def problem(
     title = title or _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
     body: dict[str, Any] = {
         "type": f"urn:spikeproof:problem:{title.lower().replace(' ', '-')}", "title": title, "status": status,
-        "detail": _printable(detail), "instance": request.url.path,
+        "detail": _printable(detail), "instance": request.scope["path"],
     }
     if problems:
         body["errors"] = [{"pointer": _printable(p.pointer), "detail": _printable(p.detail)} for p in problems]
@@ -67,10 +74,24 @@ def _printable(text: str) -> str:
     return short.encode("utf-8", "replace").decode()
 
 
+def problem_of(request: Request, error: SpikeproofError) -> JSONResponse:
+    """An error of ours as a problem document."""
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    return problem(
+        request, error.status, error.detail, title=error.title, problems=problems, headers=headers_of(error)
+    )
+
+
+def headers_of(error: SpikeproofError) -> dict[str, str]:
+    """What its status obliges to say."""
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": 'Bearer realm="spikeproof"'}
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
+
+
 async def _on_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SpikeproofError)
-    problems = error.problems if isinstance(error, InvalidInput) else ()
-    return problem(request, error.status, error.detail, title=error.title, problems=problems)
+    return problem_of(request, error)
 
 
 async def _on_validation(request: Request, error: Exception) -> JSONResponse:
@@ -103,12 +124,14 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_database(request: Request, error: Exception) -> JSONResponse:
-    logger.warning("the database did not answer", path=request.url.path, error=type(error).__name__)
+    logger.warning("the database did not answer", path=request.url.path, request=request_id(request),
+                   error=type(error).__name__)
     return problem(request, 503, "the database does not answer now, or is too busy; try again")
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected error", path=request.url.path, exc_info=error)
+    logger.error("unexpected error", path=request.url.path, request=request_id(request), exc_info=error)
     return problem(
-        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title
+        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title,
+        headers={HEADER: request_id(request)},
     )

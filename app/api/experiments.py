@@ -8,13 +8,15 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
 from app.api.pagination import Cursor, Limit, Page
+from app.api.security import ActorOf
+from app.domain.access import Actor
 from app.domain.checks import check_experiment
 from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState, RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments, results, runs, weights
+from app.storage import datasets, experiments, results, runs, trail, weights
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
@@ -26,6 +28,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 def submit(
     spec: Annotated[ExperimentSpec, Body(examples=[_EXAMPLE])],
     services: ServicesOf,
+    actor: ActorOf,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def submit(
     if problems := check_experiment(spec, dataset, source):
         raise InvalidInput(problems)
     planned = expand(spec, dataset, _trained(spec, dataset, services), source)
-    experiment_id = _store(spec, planned, services, idempotency_key)
+    experiment_id = _store(spec, planned, services, actor, idempotency_key)
     response.headers["Location"] = f"/experiments/{experiment_id}"
     return show(experiment_id, services)
 
@@ -91,10 +94,12 @@ def _unfit_import(row: Checkpoint, dataset: Dataset) -> str | None:
     return None
 
 
-def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
+def _store(
+    spec: ExperimentSpec, planned: list[PlannedRun], services: Services, actor: Actor, key: str | None
+) -> str:
     with services.database.writing() as session:
         experiment_id = experiments.create(
-            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
+            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts, by=actor
         ).id
     services.sweeper.wake()
     return experiment_id
@@ -114,8 +119,9 @@ def list_(
         rows, following = experiments.page(
             session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
         )
-        wanted = experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
-        items = [views.summary(row, wanted[row.id], time.time()) for row in rows]
+        ids = [row.id for row in rows]
+        wanted, by = experiments.runs_of_many(session, ids, in_full=False), trail.submitters(session, ids)
+        items = [views.summary(row, wanted[row.id], time.time(), by.get(row.id)) for row in rows]
     return {"items": items, "next": following}
 
 
@@ -124,20 +130,25 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
     """State, progress 0..1, estimated seconds left, every run."""
     with services.database.reading() as session:
         row = experiments.get(session, experiment_id)
-        return views.experiment(row, experiments.runs_of(session, experiment_id), time.time())
+        by = trail.submitters(session, [row.id]).get(row.id)
+        return views.experiment(row, experiments.runs_of(session, experiment_id), time.time(), by)
 
 
 @router.post("/{experiment_id}/cancel", summary="Stop what no other experiment wants")
-def cancel(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
+def cancel(experiment_id: str, services: ServicesOf, actor: ActorOf) -> dict[str, Any]:
     """Queued runs end at once, running ones within 10 s."""
     with services.database.writing() as session:
         experiments.cancel(session, experiment_id)
+        trail.note(session, actor, "cancelled", experiment_id)
     return show(experiment_id, services)
 
 
 @router.delete("/{experiment_id}", summary="Archive")
-def archive(experiment_id: str, services: ServicesOf, restore: Annotated[bool, Query()] = False) -> dict[str, Any]:
+def archive(
+    experiment_id: str, services: ServicesOf, actor: ActorOf, restore: Annotated[bool, Query()] = False
+) -> dict[str, Any]:
     """Hides it from lists (`?restore=true` shows it again); its results stay."""
     with services.database.writing() as session:
         experiments.archive(session, experiment_id, restore=restore)
+        trail.note(session, actor, "restored" if restore else "archived", experiment_id)
     return show(experiment_id, services)

@@ -9,7 +9,7 @@ from app.api import views
 from app.api.catalogues import list_datasets
 from app.api.dependencies import ServicesOf
 from app.dashboard.pages import home_page
-from app.storage import experiments
+from app.storage import experiments, trail
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,6 +19,7 @@ def home(services: ServicesOf) -> str:
     """Data sets with their leaderboards, the latest experiments."""
     with services.database.reading() as session:
         rows, _ = experiments.page(session, after=None, limit=20)
-        wanted = experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
-        shown = [views.summary(row, wanted[row.id], time.time()) for row in rows]
+        ids = [row.id for row in rows]
+        wanted, by = experiments.runs_of_many(session, ids, in_full=False), trail.submitters(session, ids)
+        shown = [views.summary(row, wanted[row.id], time.time(), by.get(row.id)) for row in rows]
     return home_page(list_datasets(services)["items"], shown)

@@ -11,6 +11,7 @@ from app.api.boards import (
     FreezeDepth,
     Images,
     accepted,
+    answers_in,
     measured_of,
     per_image_of,
     radius_of,
@@ -30,7 +31,7 @@ router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
 AnyFormat = Annotated[Literal["json", "csv", "md", "latex", "html"] | None, Query(description="else by `Accept`")]
 
 
-@router.get("", summary="Ranked rows")
+@router.get("", summary="Ranked rows", responses=answers_in("text/html"))
 def show(
     request: Request,
     services: ServicesOf,
@@ -66,7 +67,7 @@ def show(
     return rendered(render(leaderboard_table(board["rows"]), wanted), wanted)
 
 
-@router.get("/matrix", summary="The study's layout: variants x architectures")
+@router.get("/matrix", summary="The study's layout: variants x architectures", responses=answers_in())
 def show_matrix(
     request: Request,
     services: ServicesOf,

@@ -9,10 +9,11 @@ from app.api import views
 from app.api.boards import Eps, radius_of
 from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor, Limit, Page
+from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import NotFound
 from app.domain.lifecycle import RunKind, RunState
-from app.storage import artifacts, results, runs
+from app.storage import artifacts, results, runs, trail
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -41,19 +42,21 @@ def show(run_id: str, services: ServicesOf) -> dict[str, Any]:
 
 
 @router.post("/{run_id}/retry", status_code=202, summary="Try a failed or cancelled run again")
-def retry(run_id: str, services: ServicesOf) -> dict[str, Any]:
+def retry(run_id: str, services: ServicesOf, actor: ActorOf) -> dict[str, Any]:
     """A new attempt, of what it depends on too, going on from what is stored."""
     with services.database.writing() as session:
         runs.retry(session, run_id)
+        trail.note(session, actor, "retried", run_id)
     services.sweeper.wake()
     return show(run_id, services)
 
 
 @router.post("/{run_id}/cancel", summary="Stop a run that no experiment wants, as a verification")
-def cancel(run_id: str, services: ServicesOf) -> dict[str, Any]:
+def cancel(run_id: str, services: ServicesOf, actor: ActorOf) -> dict[str, Any]:
     """Queued it ends at once, running within 10 s. What a live experiment wants is cancelled with the experiment."""
     with services.database.writing() as session:
         runs.cancel(session, run_id)
+        trail.note(session, actor, "cancelled", run_id)
     return show(run_id, services)
 
 
@@ -82,7 +85,10 @@ def verdicts(
         return {"items": [views.verdict(row) for row in rows], "next": following}
 
 
-@router.get("/{run_id}/gallery.png", summary="Examples of an evaluation as a picture", response_class=FileResponse)
+@router.get(
+    "/{run_id}/gallery.png", summary="Examples of an evaluation as a picture", response_class=FileResponse,
+    responses={200: {"content": {"image/png": {}}}},
+)
 def gallery(run_id: str, services: ServicesOf, eps: Eps = None) -> FileResponse:
     """A contact sheet of one radius (by default the largest): clean image, worst adversarial image, amplified change;
     label, answers, attack, norm, SSIM."""
@@ -101,7 +107,10 @@ def gallery(run_id: str, services: ServicesOf, eps: Eps = None) -> FileResponse:
     return FileResponse(path, media_type="image/png", content_disposition_type="inline")
 
 
-@router.get("/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse)
+@router.get(
+    "/{run_id}/adversarial.npz", summary="The adversarial images of an evaluation", response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
 def adversarial(run_id: str, services: ServicesOf) -> FileResponse:
     """One NumPy archive: `ids`, `labels`, `eps`, the float32 `images` (k, C, H, W), and `index` (eps, image) into
     them; -1 where the image is unchanged because no attack did it harm."""

@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
 from app.api.faults import pointer_to
+from app.api.security import ActorOf
+from app.domain.access import Actor
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 from app.domain.imports import Declared, read_declared
 from app.inference.imports import FILE, examine, register
@@ -34,7 +36,8 @@ _FORM = {
     }
 }
 _EXISTING: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The same file, with the same said about it, is a checkpoint already: that one"}
+    200: {"description": "The same file, with the same said about it, is a checkpoint already: that one",
+          "content": {"application/json": {"schema": {"type": "object"}}}}
 }
 
 
@@ -42,7 +45,7 @@ _EXISTING: dict[int | str, dict[str, Any]] = {
     "", status_code=201, summary="Upload weights of one's own", responses=_EXISTING,
     openapi_extra={"requestBody": {"required": True, "content": _FORM}},
 )
-async def upload(request: Request, response: Response, services: ServicesOf) -> dict[str, Any]:
+async def upload(request: Request, response: Response, services: ServicesOf, actor: ActorOf) -> dict[str, Any]:
     """A safetensors file as multipart `file`, to be evaluated like any checkpoint. A file of ours (downloaded from
     any spikeproof) needs no field, and none may contradict it. For another one `dataset` and `architecture` are
     required; its tensors are named as ours, or as torchvision's ResNets name them."""
@@ -53,7 +56,7 @@ async def upload(request: Request, response: Response, services: ServicesOf) -> 
         async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
             file, fields = _parts(form)
             declared = read_declared(fields)
-            shown, new = await run_sync(_import, services, file, declared, limiter=services.imports)
+            shown, new = await run_sync(_import, services, actor, file, declared, limiter=services.imports)
     except HTTPException as error:
         if error.status_code != 400:
             raise
@@ -84,7 +87,7 @@ def remove_leftovers(data_dir: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _import(services: Services, file: UploadFile, declared: Declared) -> tuple[dict[str, Any], bool]:
+def _import(services: Services, actor: Actor, file: UploadFile, declared: Declared) -> tuple[dict[str, Any], bool]:
     """In a thread of its own: reading, checking and storing hundreds of megabytes takes seconds."""
     data_dir = services.settings.data_dir
     with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=data_dir) as folder:
@@ -93,6 +96,6 @@ def _import(services: Services, file: UploadFile, declared: Declared) -> tuple[d
             file.file.seek(0)
             shutil.copyfileobj(file.file, target, CHUNK)
         weights = examine(path, declared, data_dir)
-        row, new = register(services.database, data_dir, weights)
+        row, new = register(services.database, data_dir, weights, by=actor)
     with services.database.reading() as session:
         return views.checkpoint_in_full(row, verifications.last(session, row)), new

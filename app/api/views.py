@@ -8,7 +8,7 @@ from app.domain.lifecycle import TERMINAL
 from app.domain.subject import subject_of
 from app.storage import experiments
 from app.storage.experiments import WantedRun
-from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run
+from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
 
 
 def utc(seconds: float | None) -> str | None:
@@ -18,19 +18,20 @@ def utc(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def experiment(row: Experiment, wanted: Sequence[WantedRun], now: float) -> dict[str, Any]:
+def experiment(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None) -> dict[str, Any]:
     """An experiment with its runs."""
-    return summary(row, wanted, now) | {"spec": row.spec, "runs": [run(w.run) | {"reused": w.reused} for w in wanted]}
+    listed = [run(w.run) | {"reused": w.reused} for w in wanted]
+    return summary(row, wanted, now, by) | {"spec": row.spec, "runs": listed}
 
 
-def summary(row: Experiment, wanted: Sequence[WantedRun], now: float) -> dict[str, Any]:
-    """An experiment in a list."""
+def summary(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None) -> dict[str, Any]:
+    """An experiment in a list; `by`: who submitted it, null where that is not known."""
     done = [1.0 if w.run.state in TERMINAL else w.run.progress for w in wanted]
     return {
         "id": row.id, "created_at": utc(row.created_at), "name": row.name, "dataset": row.dataset,
         "state": experiments.state_of(row, wanted), "progress": sum(done) / len(done) if done else 1.0,
         "eta_seconds": eta([w.run for w in wanted], now), "run_count": len(wanted),
-        "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at),
+        "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at), "submitted_by": by,
     }
 
 
@@ -103,3 +104,9 @@ def verdict(row: ImageVerdict) -> dict[str, Any]:
     names = ("image_id", "eps", "attack", "norm", "linf", "l2", "ssim", "correct_share", "majority",
              "clean_correct_share", "clean_majority")  # fmt: skip
     return {name: getattr(row, name) for name in names}
+
+
+def trail_entry(row: TrailEntry) -> dict[str, Any]:
+    """Who did what."""
+    names = ("id", "actor", "key_id", "action", "subject", "request_id")
+    return {"at": utc(row.at), **{name: getattr(row, name) for name in names}}

@@ -21,3 +21,8 @@ def leaderboard_page(board: dict[str, Any]) -> str:
 def home_page(datasets: list[dict[str, Any]], experiments: list[dict[str, Any]]) -> str:
     """Where a newcomer lands: data sets with their boards, and the latest experiments."""
     return _environment.get_template("home.html").render(datasets=datasets, experiments=experiments)
+
+
+def sign_in_page(then: str, problem: str) -> str:
+    """Asks a browser for a key; `then`: where it goes with it."""
+    return _environment.get_template("sign_in.html").render(then=then, problem=problem)

@@ -2,10 +2,15 @@
 
     SpikeproofError
     |-- InvalidInput        422  a request that does not fit; one Problem per fault
+    |-- Unauthorized        401  no key, or one that is not known
+    |-- Forbidden           403  a key that may not do this, or a page of another site that asks
     |-- NotFound            404  a name in a path or query that does not exist
     |-- Conflict            409  the request is fine, the state of things forbids it
     |-- PayloadTooLarge     413
     |-- UnsupportedMedia    415
+    |-- Misdirected         421  sent to a name that is not this service's
+    |-- TooManyRequests     429  `retry_after` says when to come again
+    |-- HeadersTooLarge     431
     |-- ServiceUnavailable  503  try again later
     |-- JobError            --   a job that fails however often it is tried again
     `-- LeaseLost           --   a job that no longer owns its run and must write nothing more
@@ -47,6 +52,20 @@ class InvalidInput(SpikeproofError):
         self.problems = list(problems)
 
 
+class Unauthorized(SpikeproofError):
+    """A key is needed, or the one given is not known."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(SpikeproofError):
+    """Whoever asks may not do this."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(SpikeproofError):
     """What a path or query names does not exist."""
 
@@ -78,6 +97,31 @@ class UnsupportedMedia(SpikeproofError):
 
     status = 415
     title = "Unsupported media type"
+
+
+class Misdirected(SpikeproofError):
+    """The request names a host that this service is not."""
+
+    status = 421
+    title = "Misdirected request"
+
+
+class TooManyRequests(SpikeproofError):
+    """More than the limit allows; `retry_after` in seconds."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class HeadersTooLarge(SpikeproofError):
+    """The head of the request is over its limit."""
+
+    status = 431
+    title = "Headers too large"
 
 
 class ServiceUnavailable(SpikeproofError):

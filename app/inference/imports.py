@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.domain.access import LOCAL, Actor
 from app.domain.architectures import ARCHITECTURES
 from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
@@ -220,7 +221,9 @@ def _converter(
     return write
 
 
-def register(database: Database, data_dir: Path, weights: CheckedWeights) -> tuple[Checkpoint, bool]:
+def register(
+    database: Database, data_dir: Path, weights: CheckedWeights, by: Actor = LOCAL
+) -> tuple[Checkpoint, bool]:
     """The checkpoint of these weights, and whether it is new. A file is left only where a row is."""
     with database.reading() as session:
         existing = _existing(session, weights)
@@ -233,7 +236,7 @@ def register(database: Database, data_dir: Path, weights: CheckedWeights) -> tup
         artifacts.publish(path, weights.write)
         row = _row(run_id, path, data_dir, weights)
         with database.writing() as session:
-            stored = imports.store(session, weights.run, row)
+            stored = imports.store(session, weights.run, row, by)
     except BaseException:
         shutil.rmtree(path.parent, ignore_errors=True)
         raise

@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session, load_only
 
+from app.domain.access import LOCAL, Actor
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import SHARED, ExperimentState, RunState, experiment_state
 from app.domain.plan import PlannedRun
 from app.domain.protocol import digest
 from app.domain.spec import ExperimentSpec
-from app.storage import runs
+from app.storage import runs, trail
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
 from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
@@ -33,6 +34,7 @@ def create(
     *,
     idempotency_key: str | None,
     max_attempts: int,
+    by: Actor = LOCAL,
 ) -> Experiment:
     """Stores the experiment and its runs, sharing those that others asked for.
 
@@ -49,6 +51,7 @@ def create(
     session.add(experiment)
     session.flush()
     _add_runs(session, experiment, planned, fresh=spec.fresh, max_attempts=max_attempts)
+    trail.note(session, by, "submitted", experiment.id)
     session.flush()
     session.refresh(experiment)
     return experiment

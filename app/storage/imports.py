@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.domain.access import LOCAL, Actor
 from app.domain.imports import last_epoch
 from app.domain.plan import PlannedRun
+from app.storage import trail
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
 from app.storage.tables import Checkpoint, Run
@@ -25,7 +27,7 @@ def published(session: Session, sha256: str) -> Checkpoint | None:
     return session.scalar(query.where(Checkpoint.sha256 == sha256, Checkpoint.final, Run.state == "succeeded").limit(1))
 
 
-def store(session: Session, planned: PlannedRun, row: Checkpoint) -> Checkpoint:
+def store(session: Session, planned: PlannedRun, row: Checkpoint, by: Actor = LOCAL) -> Checkpoint:
     """Stores the run and its checkpoint; returns the one that is there where someone was faster."""
     lock_graph(session)
     if (earlier := find(session, planned.key)) is not None:
@@ -38,6 +40,7 @@ def store(session: Session, planned: PlannedRun, row: Checkpoint) -> Checkpoint:
     session.add(run)
     session.flush()
     session.add(row)
+    trail.note(session, by, "uploaded", row.id)
     session.flush()
     session.refresh(row)
     return row

@@ -10,6 +10,7 @@ from app.storage.engine import now_epoch
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 _SHARED = text("state IN ('queued', 'running', 'succeeded')")
+_LIVE = text("revoked_at IS NULL")
 
 
 class Table(DeclarativeBase):
@@ -211,3 +212,35 @@ class Worker(Table):
     seen_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
     device: Mapped[str] = mapped_column(String(40))
     run_id: Mapped[str | None] = mapped_column(String(40))
+
+
+class ApiKey(Table):
+    """Who may use the service from elsewhere. The key itself is not here: only its SHA-256."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index("uq_api_keys_name", "name", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),  # of live ones
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(20))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    prefix: Mapped[str] = mapped_column(String(20))  # the first characters of the key, to know it by
+    last_used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class TrailEntry(Table):
+    """Who did what: written with what was done, in one transaction, and never changed."""
+
+    __tablename__ = "trail"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    key_id: Mapped[str | None] = mapped_column(String(40))  # null: no key was needed
+    actor: Mapped[str] = mapped_column(String(100))  # the key's name, or "local"
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(40), index=True)
+    request_id: Mapped[str | None] = mapped_column(String(64))

@@ -15,9 +15,11 @@ from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from app.cli import cli
+from app.domain.access import keys_needed
 from app.settings import Settings, this_host
 from app.storage.engine import Database, now_epoch
 from app.storage.tables import Worker
+from tests.service import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_SECRETS = ROOT / "docker" / "make_secrets.py"
@@ -26,6 +28,7 @@ GUIDE = ROOT / "docs" / "lab-server.md"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MAIN: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = MAIN["services"]
+PUBLISHED = "${SPIKEPROOF_PUBLISHED_HOST:-127.0.0.1}"
 LASTING = sorted(set(SERVICES) - {"secrets"})
 OURS = ("secrets", "api", "worker")
 
@@ -44,17 +47,26 @@ def test_the_lab_server_is_api_workers_redis_and_postgres() -> None:
     assert set(SERVICES) == {"secrets", "api", "worker", "redis", "postgres"}
 
 
-def test_only_the_api_is_reached_from_outside_and_only_from_this_machine() -> None:
+def test_only_the_api_is_reached_from_outside_and_unless_someone_says_so_only_from_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:${SPIKEPROOF_PORT:-8000}:8000"]}
+    assert published == {"api": [f"{PUBLISHED}:${{SPIKEPROOF_PORT:-8000}}:8000"]}
     assert not any("network_mode" in SERVICES[name] for name in LASTING)
+
+
+def test_the_service_is_told_where_it_is_published_so_that_it_asks_for_keys_elsewhere() -> None:
+    told = SERVICES["api"]["environment"]["SPIKEPROOF_PUBLISHED_HOST"]
+    assert told == PUBLISHED
+    image = make_settings(host="0.0.0.0")  # as the Dockerfile has it
+    assert "SPIKEPROOF_HOST=0.0.0.0" in DOCKERFILE
+    for address, needed in (("127.0.0.1", False), ("[::1]", False), ("0.0.0.0", True), ("10.0.0.1", True)):
+        assert keys_needed("auto", image.model_copy(update={"published_host": address}).reached_at) == needed
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_port_is_published_on_every_address(path: Path) -> None:
     for service in services_of(path).values():
         for port in service.get("ports", []):
-            assert re.match(r"127\.0\.0\.1:|\$\{LAB_ADDRESS:\?", port), port
+            assert port.startswith((f"{PUBLISHED}:", "${LAB_ADDRESS:?")), port
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -1,0 +1,46 @@
+"""`/ui/sign-in`: a browser hands in its key once, and has it as a cookie that no page can read."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from app.api.dependencies import ServicesOf
+from app.api.security import COOKIE, find_key
+from app.dashboard.pages import sign_in_page
+
+router = APIRouter(prefix="/ui", include_in_schema=False)
+
+
+@router.get("/sign-in")
+def form(then: str = "/") -> HTMLResponse:
+    """The form."""
+    return HTMLResponse(sign_in_page(_own(then), ""))
+
+
+@router.post("/sign-in")
+async def sign_in(
+    request: Request, services: ServicesOf, key: Annotated[str, Form()], then: Annotated[str, Form()] = "/"
+) -> Response:
+    """Sends the browser on, with the cookie."""
+    if await run_in_threadpool(find_key, services.database, key.strip()) is None:
+        return HTMLResponse(sign_in_page(_own(then), "This key is not known here, or was revoked."), 401)
+    response = RedirectResponse(_own(then), 303)
+    https = request.url.scheme == "https"
+    response.set_cookie(COOKIE, key.strip(), httponly=True, samesite="strict", secure=https)
+    return response
+
+
+@router.post("/sign-out")
+def sign_out() -> Response:
+    """Forgets the key in this browser."""
+    response = RedirectResponse("/ui/sign-in", 303)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return response
+
+
+def _own(then: str) -> str:
+    """A page of this service, never one elsewhere: `//evil` and `/\\\\evil` lead away."""
+    fits = then.startswith("/") and then[1:2] not in ("/", "\\") and then.isprintable()
+    return then if fits else "/"
