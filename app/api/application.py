@@ -16,6 +16,7 @@ from app.api import (
     comparison,
     curves,
     errors,
+    events,
     experiments,
     health,
     home,
@@ -24,6 +25,7 @@ from app.api import (
     uploads,
 )
 from app.api.dependencies import Services
+from app.api.hub import Hub
 from app.broker import Doorbell
 from app.settings import Settings, settings
 from app.storage import migrate
@@ -43,6 +45,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services: Services = app.state.services
         services.sweeper.start()
         yield
+        await run_in_threadpool(services.hub.close)
         await run_in_threadpool(services.sweeper.close)
         services.database.close()
 
@@ -55,12 +58,13 @@ def create_application(config: Settings | None = None) -> FastAPI:
     database = Database(config.resolved_database_url)
     migrate.upgrade(database)
     doorbell = Doorbell(config) if config.broker_url else None
-    app.state.services = Services(config, database, Sweeper(database, config, doorbell), doorbell)
+    hub = Hub(database, config.data_dir)
+    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.middleware("http")(_finish)
     errors.install(app)
     for module in (
-        home, experiments, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health
+        home, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health
     ):
         app.include_router(module.router)
     return app

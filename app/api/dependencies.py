@@ -6,6 +6,7 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.api.hub import Hub
 from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     database: Database
     sweeper: Sweeper
+    hub: Hub
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large

@@ -94,7 +94,8 @@ def _unfit_import(row: Checkpoint, dataset: Dataset) -> str | None:
 def _store(spec: ExperimentSpec, planned: list[PlannedRun], services: Services, key: str | None) -> str:
     with services.database.writing() as session:
         experiment_id = experiments.create(
-            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts
+            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts,
+            time_limit_seconds=services.settings.time_limit_seconds,
         ).id
     services.sweeper.wake()
     return experiment_id

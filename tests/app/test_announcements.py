@@ -163,7 +163,7 @@ def test_announcing_and_cancelling_at_once_end_in_no_deadlock(queue, doorbell) -
             except Exception as error:
                 faults.append(error)
 
-    lots = ((runs.announced, wanted[::-1]), (runs.announced, wanted), (runs._lock, wanted))
+    lots = ((runs.announced, wanted[::-1]), (runs.announced, wanted), (runs.hold, wanted))
     threads = [threading.Thread(target=repeat, args=one) for one in lots]
     for thread in threads:
         thread.start()

@@ -30,10 +30,18 @@ def run_evaluate(job: Job) -> None:
     share = CHECKS_SHARE if measure.protocol.diagnostics == "full" else 0.0
     blocks = _blocks(job, measure, 1 - share)
     checked = _checks(job, measure, 1 - share) if share else []
+    with job.progress.quiet():
+        _conclude(job, measure, checkpoint, blocks, checked)
+
+
+def _conclude(
+    job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult], checked: list[dict[str, Any]]
+) -> None:
+    """Verdicts, pictures, figures, of what all attacks left."""
     originals = pixels(measure.arrays.test.images[np.concatenate(measure.parts())]).numpy()
     verdicts = _verdicts(blocks, originals, measure.protocol)
     classes = measure.arrays.classes
-    job.keep(gallery=write_gallery(job, model, measure.protocol, originals, blocks, verdicts, classes))
+    job.keep(gallery=write_gallery(job, measure.model, measure.protocol, originals, blocks, verdicts, classes))
     _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
 
 

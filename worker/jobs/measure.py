@@ -41,6 +41,8 @@ class Measure:
         protocol = Protocol.from_dict(spec["protocol"])
         arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
         siblings, pool = _open_pool(job, run_id, spec) if "pool" in spec else ([], None)
+        for network in (model, *siblings):
+            job.watch(network)
         return cls(model, protocol, arrays, spec["attack_seed"], job.settings.attack_batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
