@@ -16,6 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.domain.errors import LeaseLost
 from app.logs import get_logger
+from app.processes import gpu_memory
 from app.settings import Settings
 from app.storage import artifacts, runs, workers
 from app.storage.engine import Database
@@ -126,7 +127,7 @@ class _Watch:
 def _renew(fence: Fence, database: Database, settings: Settings, device: str) -> bool:
     """Prolongs the lease; False where the job has written its last state. Raises LeaseLost."""
     with database.writing() as session:
-        workers.beat(session, fence.owner, device=device)
+        workers.beat(session, fence.owner, device=device, gpu_memory=gpu_memory())
         workers.works_on(session, fence.owner, fence.run_id)
         try:
             runs.renew(session, fence, settings.lease_seconds)

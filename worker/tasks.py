@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.announcements import announce
 from app.broker import KINDS, BrokerDown, Doorbell, make_celery, task_name
 from app.logs import configure, get_logger
-from app.processes import end_with_parent, visible_gpus
+from app.processes import end_with_parent, gpu_memory, visible_gpus
 from app.settings import Settings, settings, this_host
 from app.storage import runs, workers
 from app.storage.engine import Database
@@ -85,7 +85,7 @@ class Tasks:
         while not self._ended.is_set():
             try:
                 with database.writing() as session:
-                    workers.beat(session, self.worker_id, device=self.device)
+                    workers.beat(session, self.worker_id, device=self.device, gpu_memory=gpu_memory())
             except SQLAlchemyError as error:
                 logger.warning("database cannot be reached", error=str(error).partition("\n")[0])
             self._ended.wait(self.config.heartbeat_seconds)

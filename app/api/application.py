@@ -21,11 +21,13 @@ from app.api import (
     health,
     home,
     leaderboard,
+    metrics,
     runs,
     uploads,
 )
 from app.api.dependencies import Services
 from app.api.hub import Hub
+from app.api.requests import Requests
 from app.broker import Doorbell
 from app.settings import Settings, settings
 from app.storage import migrate
@@ -59,12 +61,15 @@ def create_application(config: Settings | None = None) -> FastAPI:
     migrate.upgrade(database)
     doorbell = Doorbell(config) if config.broker_url else None
     hub = Hub(database, config.data_dir)
-    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, doorbell)
+    figures = metrics.Metrics(database, config.lease_seconds, hub.streams)
+    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, figures, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.middleware("http")(_finish)
+    app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health
+        home, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, health,
+        metrics,
     ):
         app.include_router(module.router)
     return app

@@ -1,7 +1,7 @@
 """What a request handler may ask for."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
@@ -13,6 +13,9 @@ from app.settings import Settings
 from app.storage.engine import Database
 from app.sweeper import Sweeper
 
+if TYPE_CHECKING:
+    from app.api.metrics import Metrics
+
 
 @dataclass
 class Services:
@@ -22,6 +25,7 @@ class Services:
     database: Database
     sweeper: Sweeper
     hub: Hub
+    metrics: "Metrics"
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large

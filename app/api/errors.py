@@ -108,7 +108,7 @@ async def _on_database(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected error", path=request.url.path, exc_info=error)
-    return problem(
-        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title
-    )
+    name = str(getattr(request.state, "request_id", "unknown"))  # what names requests has been left by now
+    logger.error("unexpected error", path=request.url.path, request_id=name, exc_info=error)
+    detail = f"something went wrong here; the server's log has the details, under request {name}"
+    return problem(request, 500, detail, title=SpikeproofError.title, headers={"X-Request-ID": name})

@@ -153,8 +153,8 @@ class Hub:
         Raises NotFound, ServiceUnavailable (too many streams).
         """
         with self._lock:
-            if self._closed or sum(len(c.watching) for c in self._channels.values()) >= MOST_STREAMS:
-                raise ServiceUnavailable("too many event streams are open, or the service stops; ask /experiments/{id} instead")
+            if self._closed or self.streams() >= MOST_STREAMS:
+                raise ServiceUnavailable("too many event streams are open, or the service stops; try again later")
             with self._database.reading() as session:
                 channel, watching = self._open(session, experiment_id, last_id, loop)
             watching.first += [message("experiment", channel.told)] if channel.told else channel.news()
@@ -167,6 +167,10 @@ class Hub:
             self._channels.setdefault(experiment_id, channel).watching.append(watching)
             self._start()
         return watching
+
+    def streams(self) -> int:
+        """How many are open."""
+        return sum(len(channel.watching) for channel in list(self._channels.values()))
 
     def _open(
         self, session: Session, experiment_id: str, last_id: int | None, loop: asyncio.AbstractEventLoop

@@ -32,8 +32,10 @@ def main() -> None:
     end_with_parent(int(sys.argv[2]), signal.SIGTERM)
     configure(json=settings().log_json)
     listening = socket.socket(fileno=int(sys.argv[1]))
+    plain = uvicorn.config.LOGGING_CONFIG
     config = uvicorn.Config(
-        create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on"
+        create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on",
+        log_config=None if settings().log_json else plain,
     )
     Server(config).run(sockets=[listening])
 

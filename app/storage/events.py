@@ -18,6 +18,7 @@ from app.storage.tables import Event
 
 LARGEST = 32 * 1024  # bytes of one event; of metrics beyond it only the names are told
 _PENDING = "events to write"
+_SWEPT = "swept"
 _LOCK = 727_001_736  # of this product, for Postgres
 
 
@@ -64,7 +65,11 @@ def newest(session: Session) -> int:
 def is_kept(session: Session, number: int) -> bool:
     """Whether everything after that event is still here, and the event is not one that is yet to come."""
     oldest = session.scalar(select(func.min(Event.id)))
-    return number == 0 if oldest is None else oldest - 1 <= number <= newest(session)
+    if oldest is None or number > newest(session):
+        return number == 0
+    if number >= oldest:
+        return True
+    return session.scalar(select(Event.id).where(Event.kind == _SWEPT).limit(1)) is None
 
 
 def after(session: Session, number: int, limit: int) -> list[Event]:
@@ -89,7 +94,9 @@ def any_old(session: Session, keep_seconds: float, keep_rows: int) -> bool:
 
 
 def sweep(session: Session, keep_seconds: float, keep_rows: int) -> None:
-    """Drops old events and those beyond a number; never the last one, from which on the numbers go."""
+    """Drops old events and those beyond a number; never the last one. One of nobody's says
+    from then on that some are gone."""
     last = newest(session)
     old = or_(Event.created_at < now_epoch() - keep_seconds, Event.id <= last - keep_rows)
     session.execute(delete(Event).where(Event.id < last, old))
+    note(session, _SWEPT)

@@ -112,7 +112,7 @@ def briefs_of(session: Session, experiment_id: str) -> list[Brief]:
 def metrics_of(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What these runs have found so far."""
     found = session.execute(select(Run.id, Run.metrics).where(Run.id.in_(run_ids)))
-    return {run_id: metrics for run_id, metrics in found}
+    return {str(run_id): dict(metrics) for run_id, metrics in found}
 
 
 def _ready() -> Select[Run]:

@@ -1,5 +1,6 @@
 """What an evaluation measures, and under which conditions: `evaluate` runs it first, `verify` once more."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -82,8 +83,9 @@ def measured_blocks(
         if first + number in stored:
             yield read_block(job.settings.data_dir / stored[first + number])
             continue
+        began = time.monotonic()
         block = measure.block(part, lambda share, number=number: report(number, share))  # type: ignore[misc]
-        _store(job, first + number, block, list(block.rows()) if rows else [])
+        _store(job, first + number, block, list(block.rows()) if rows else [], time.monotonic() - began)
         print(f"block {number + 1}/{len(parts)} stored", flush=True)
         yield block
 
@@ -94,13 +96,14 @@ def read_block(path: Path) -> BlockResult:
         return BlockResult.from_arrays(loaded)
 
 
-def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]]) -> None:
+def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]], seconds: float) -> None:
     folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
     folder.mkdir(exist_ok=True)
     path = folder / f"{number:04d}-{job.fence.attempt}.npz"
     artifacts.publish(path, lambda beside: save_arrays(beside, block.to_arrays()))
     with job.database.writing() as session:
-        results.add_block(session, job.fence, number, artifacts.relative(job.settings.data_dir, path), rows)
+        stored = artifacts.relative(job.settings.data_dir, path)
+        results.add_block(session, job.fence, number, stored, rows, images=len(block.ids), seconds=seconds)
         runs.checkpointed(session, job.fence)
 
 
