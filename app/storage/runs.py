@@ -157,12 +157,12 @@ def announced(session: Session, run_ids: Sequence[str]) -> None:
     session.execute(told, execution_options={"synchronize_session": False})
 
 
-def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
-    """Takes the next run whose dependencies have succeeded, or just `run_id`; None where another was faster."""
-    if run_id is None:
-        wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=True)
-    else:  # whoever holds the row may be only marking it: wait, else its one message would be for nothing
-        wanted = _ready().where(Run.id == run_id).with_for_update(of=Run)
+def claim(session: Session, owner: str, lease_seconds: float, *, wait: bool = False) -> Run | None:
+    """Takes the most urgent run whose dependencies have succeeded; None where there is none, or another was faster.
+
+    `wait`: also for one that somebody holds just now, and may be only marking.
+    """
+    wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=not wait)
     run = session.scalars(wanted).first()
     if run is None:
         return None

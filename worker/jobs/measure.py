@@ -19,6 +19,7 @@ from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
 from worker.evaluation.clean import pixels
 from worker.jobs.job import Job, open_checkpoint, open_dataset
+from worker.jobs.memory import Batch
 
 BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
 Progress = Callable[[float], None]
@@ -32,27 +33,36 @@ class Measure:
     protocol: Protocol
     arrays: Arrays
     seed: int
-    batch_size: int
+    batch: Batch
     siblings: Sequence[Classifier]
     pool: list[dict[str, Any]] | None  # the siblings as shown; None: the protocol asks for none
 
     @classmethod
-    def open(cls, job: Job, run_id: str, spec: Mapping[str, Any], model: Classifier) -> "Measure":
-        """Of the evaluation `run_id` of this specification. Raises JobError where images or siblings are gone."""
+    def open(
+        cls, job: Job, run_id: str, spec: Mapping[str, Any], model: Classifier, halved: Callable[[int], None]
+    ) -> "Measure":
+        """Of the evaluation `run_id` of this specification. `halved` hears of smaller batches, where memory is short.
+
+        Raises JobError where images or siblings are gone.
+        """
         protocol = Protocol.from_dict(spec["protocol"])
         arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
         siblings, pool = _open_pool(job, run_id, spec) if "pool" in spec else ([], None)
         for network in (model, *siblings):
             job.watch(network)
-        return cls(model, protocol, arrays, spec["attack_seed"], job.settings.attack_batch, siblings, pool)
+        size = min(job.settings.attack_batch, job.run.metrics.get("attack_batch", job.settings.attack_batch))
+        batch = Batch(size, job.run.kind, job.device.type, halved)
+        return cls(model, protocol, arrays, spec["attack_seed"], batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
         """Accuracy and more on the whole test split."""
         test = self.arrays.test
-        return evaluate_clean(
-            self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=self.batch_size,
-            progress=progress,
-        ).to_dict()
+        return self.batch.fitting(
+            lambda size: evaluate_clean(
+                self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=size,
+                progress=progress,
+            ).to_dict()
+        )
 
     def parts(self) -> list[np.ndarray]:
         """The image ids of each block."""
@@ -62,10 +72,11 @@ class Measure:
     def block(self, ids: np.ndarray, progress: Progress) -> BlockResult:
         """Attacks the images of these ids."""
         test = self.arrays.test
-        return evaluate_block(
-            self.model, pixels(test.images[ids]), torch.from_numpy(test.labels[ids]), torch.from_numpy(ids),
-            protocol=self.protocol, seed=self.seed, batch_size=self.batch_size, siblings=self.siblings,
-            progress=progress,
+        return self.batch.fitting(
+            lambda size: evaluate_block(
+                self.model, pixels(test.images[ids]), torch.from_numpy(test.labels[ids]), torch.from_numpy(ids),
+                protocol=self.protocol, seed=self.seed, batch_size=size, siblings=self.siblings, progress=progress,
+            )
         )
 
 
@@ -130,7 +141,7 @@ def _shown(row: Checkpoint, spec: Mapping[str, Any], role: str) -> dict[str, Any
     }
 
 
-def conditions(job: Job) -> dict[str, Any]:
+def conditions(job: Job, attack_batch: int) -> dict[str, Any]:
     """What float32 sums depend on beside the data: where all are equal, so are the bits."""
     if job.device.type == "cuda":
         hardware = torch.cuda.get_device_name(job.device)
@@ -138,6 +149,6 @@ def conditions(job: Job) -> dict[str, Any]:
         hardware = torch.backends.cpu.get_cpu_capability()
     return {
         "device": job.device.type, "hardware": hardware, "torch": torch.__version__,
-        "threads": torch.get_num_threads(), "attack_batch": job.settings.attack_batch,
+        "threads": torch.get_num_threads(), "attack_batch": attack_batch,
         "code_version": version("spikeproof"),
     }

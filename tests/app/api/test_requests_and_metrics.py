@@ -35,8 +35,8 @@ def test_runs_workers_blocks_and_durations_are_counted_in_the_database(api, queu
     queue.do(runs.pulse, fence)
     queue.succeed(fence)
     evaluation = queue.must_claim("worker:2")
-    while queue.run(evaluation.run_id).kind != "evaluate":
-        evaluation = queue.must_claim("worker:2")
+    assert queue.run(evaluation.run_id).kind == "evaluate"
+    queue.must_claim("worker:3")
     queue.do(results.add_block, evaluation, 0, "p", [], images=100, seconds=20.0)
     queue.do(workers.beat, "host:1:1", device="cpu")
     queue.do(workers.beat, "host:2:1", device="cuda", gpu_memory=(3 * 2**30, 140 * 2**30))
@@ -116,7 +116,7 @@ def test_what_a_request_logs_carries_its_name_and_a_path_cannot_forge_a_line(log
 
 
 def test_libraries_log_objects_too_and_errors_come_with_their_traceback(log_lines) -> None:
-    logging.getLogger("uvicorn.error").warning("from a library")
+    logging.getLogger("some.library").warning("from a library")
     try:
         raise ValueError("no")
     except ValueError:
