@@ -30,7 +30,7 @@ def _take_over(shared: list[Any], rendered: list[Any]) -> None:
     """What libraries log, too, is an object a line."""
     handler = logging.StreamHandler(sys.stderr)
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter([meta, *rendered], foreign_pre_chain=shared))
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[meta, *rendered], foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 

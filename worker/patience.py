@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.settings import Settings
-from app.storage.runs import Watched
+from app.storage.watching import Watched
 
 
 @dataclass(frozen=True)

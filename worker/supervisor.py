@@ -18,7 +18,7 @@ from app.domain.errors import LeaseLost
 from app.logs import get_logger
 from app.processes import gpu_memory
 from app.settings import Settings
-from app.storage import artifacts, runs, workers
+from app.storage import artifacts, runs, watching, workers
 from app.storage.engine import Database
 from app.storage.runs import Fence
 from worker.patience import WANTED, Patience, Stop
@@ -117,7 +117,7 @@ class _Watch:
             elif now >= self._look_at:
                 self._look_at = now + CANCEL_CHECK_SECONDS
                 with self.database.reading() as session:
-                    seen = runs.watch(session, self.fence.run_id)
+                    seen = watching.look_at(session, self.fence.run_id)
                 self.stop = self.stop or self.patience.look(seen)
         except OperationalError as error:  # the lease outlives a short absence of the database
             self.patience.interrupted()

@@ -67,7 +67,7 @@ class Tasks:
         database = self.database(os.getpid())
         if self.should_stop():  # the run waits on; the sweeper announces it again
             return
-        run = claim_most_urgent(database, self.worker_id, self.config.lease_seconds)
+        run = claim_most_urgent(database, self.worker_id, self.config.lease_seconds, named=run_id)
         if run is None:  # a doubled message, or the run was cancelled
             logger.info("nothing waits", message=run_id)
             return
@@ -105,12 +105,15 @@ class Tasks:
             workers.leave(session, self.worker_id)
 
 
-def claim_most_urgent(database: Database, owner: str, lease_seconds: float) -> Run | None:
+def claim_most_urgent(database: Database, owner: str, lease_seconds: float, *, named: str) -> Run | None:
     """None only where nothing was ready: a run that somebody held meanwhile, to mark it as announced for one, would
-    have spent a message for nothing, and have waited a minute for the next."""
+    have spent a message for nothing, and have waited a minute for the next. `named`: by the message; where a run
+    that has none took its place, it is announced again."""
     for attempt in range(CLAIMS):
         with database.writing() as session:
             run = runs.claim(session, owner, lease_seconds, wait=attempt > 0)
+            if run is not None and run.id != named and run.announced_at is None:
+                runs.announce_again(session, named)
         if run is not None:
             return run
         with database.reading() as session:

@@ -23,11 +23,12 @@ from app.api import views
 from app.domain.errors import ServiceUnavailable
 from app.domain.lifecycle import TERMINAL, experiment_state
 from app.logs import get_logger
-from app.storage import events, experiments, runs
+from app.storage import events, experiments
+from app.storage import watching as seen
 from app.storage.engine import Database, to_json
 from app.storage.run_logs import LogTails
-from app.storage.runs import Brief
 from app.storage.tables import Event
+from app.storage.watching import Brief
 
 LOOK_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
@@ -177,17 +178,17 @@ class Hub:
     ) -> tuple[Channel, Watching]:
         row, newest = experiments.get(session, experiment_id), events.newest(session)
         channel = self._channels.get(experiment_id) or Channel(
-            row.id, row.cancelled_at is not None, {b.id: b for b in runs.briefs_of(session, row.id)}
+            row.id, row.cancelled_at is not None, {b.id: b for b in seen.briefs_of(session, row.id)}
         )
         self._logs.follow(b.id for b in channel.runs.values() if b.state not in TERMINAL)
         if last_id is not None and events.is_kept(session, last_id):
             missed = events.after_of(session, last_id, row.id, list(channel.runs))
             since = max([newest, *(e.id for e in missed)])
             return channel, Watching(since, loop, [told(e) for e in missed])
-        now = runs.briefs_of(session, row.id)
+        now = seen.briefs_of(session, row.id)
         first = [message("state", _standing(brief), newest) for brief in now]
         working = [brief.id for brief in now if brief.state == "running"]
-        for run_id, metrics in runs.metrics_of(session, working).items():
+        for run_id, metrics in seen.metrics_of(session, working).items():
             first.append(message("metrics", {"run": run_id, **events.brief_metrics(metrics)}, newest))
         return channel, Watching(newest, loop, first)
 
@@ -229,7 +230,7 @@ class Hub:
             return
         with self._database.reading() as session:
             new = events.after(session, self._seen, EVENTS_A_LOOK)
-            rows = runs.briefs(session, {e.run_id for e in new if e.run_id})
+            rows = seen.briefs(session, {e.run_id for e in new if e.run_id})
         for channel in list(self._channels.values()):
             self._hand_out(channel, new, [row for row in rows if row.id in channel.runs])
         self._logs.read_on()

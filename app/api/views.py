@@ -8,8 +8,8 @@ from app.domain.lifecycle import TERMINAL
 from app.domain.subject import subject_of
 from app.storage import experiments
 from app.storage.experiments import WantedRun
-from app.storage.runs import Brief
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run
+from app.storage.watching import Brief
 
 
 def utc(seconds: float | None) -> str | None:

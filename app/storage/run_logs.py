@@ -79,7 +79,8 @@ class LogTails:
     def _read(self, run_id: str) -> list[dict[str, Any]]:
         offset = self._offsets.setdefault(run_id, size(self._data_dir, run_id))
         text = read(self._data_dir, run_id, offset, PIECE_BYTES)
-        text = text[: text.rfind(b"\n") + 1] if len(text) < PIECE_BYTES // 2 else text  # a line may be half written
+        whole = text.rfind(b"\n") + 1  # the last line may be half written
+        text = text[:whole] if whole or len(text) < PIECE_BYTES // 2 else text
         self._offsets[run_id] = offset + len(text)
         lines = text.decode("utf-8", "replace").splitlines()
         return [{"run": run_id, "offset": offset, "lines": lines}] if lines else []

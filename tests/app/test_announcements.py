@@ -191,11 +191,29 @@ def test_while_the_broker_is_down_nothing_counts_as_announced_and_nobody_waits_l
 def test_a_message_takes_the_most_urgent_run_and_as_many_messages_as_runs_take_them_all(queue) -> None:
     queue.submit(seeds=[0, 1])
     urgent = queue.submit(seeds=[2], priority=5)
-    taken = [claim_most_urgent(queue.database, f"host:{n}:1", LEASE) for n in range(3)]
+    taken = [claim_most_urgent(queue.database, f"host:{n}:1", LEASE, named="run_x") for n in range(3)]
     assert all(taken)
     assert next(run.id for run in taken if run) == ids(queue, urgent, "train")[0]
     assert len({run.id for run in taken if run}) == 3
-    assert claim_most_urgent(queue.database, "host:9:1", LEASE) is None
+    assert claim_most_urgent(queue.database, "host:9:1", LEASE, named="run_x") is None
+
+
+def test_a_run_whose_message_was_spent_on_one_that_was_not_announced_yet_is_announced_again(queue, doorbell) -> None:
+    [normal] = ids(queue, queue.submit(seeds=[0]), "train")
+    announce(queue.database, doorbell, LEASE)
+    [urgent] = ids(queue, queue.submit(seeds=[1], priority=5), "train")
+    taken = claim_most_urgent(queue.database, "host:1:1", LEASE, named=normal)
+    assert taken is not None
+    assert taken.id == urgent
+    assert announce(queue.database, doorbell, LEASE) == 1, "else it would wait a minute"
+
+
+def test_a_run_whose_message_another_will_bring_is_not_announced_twice(queue, doorbell) -> None:
+    [normal] = ids(queue, queue.submit(seeds=[0]), "train")
+    queue.submit(seeds=[1], priority=5)
+    announce(queue.database, doorbell, LEASE)
+    claim_most_urgent(queue.database, "host:1:1", LEASE, named=normal)
+    assert announce(queue.database, doorbell, LEASE) == 0
 
 
 def test_a_message_is_not_spent_while_somebody_is_marking_the_rows(queue) -> None:
@@ -205,7 +223,7 @@ def test_a_message_is_not_spent_while_somebody_is_marking_the_rows(queue) -> Non
 
     def claim() -> None:
         assert marked.wait(10)
-        claimed.append(claim_most_urgent(queue.database, "host:1:1", LEASE))
+        claimed.append(claim_most_urgent(queue.database, "host:1:1", LEASE, named=train))
 
     thread = threading.Thread(target=claim)
     thread.start()
@@ -223,7 +241,7 @@ def test_workers_that_are_rung_at_once_take_a_run_each(queue) -> None:
     claimed: list[str] = []
 
     def claim(owner: str) -> None:
-        if run := claim_most_urgent(queue.database, owner, LEASE):
+        if run := claim_most_urgent(queue.database, owner, LEASE, named="run_x"):
             claimed.append(run.id)
 
     in_threads(claim, [(f"host:{n}:1",) for n in range(6)])

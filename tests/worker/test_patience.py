@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.storage.runs import Watched
+from app.storage.watching import Watched
 from tests.service import make_settings
 from worker.patience import WANTED, Patience, Stop
 

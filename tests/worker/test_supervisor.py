@@ -6,17 +6,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.storage import runs
+from app.storage.engine import Database
 from app.storage.tables import Run
+from tests.app.work import Queue
 from tests.service import make_settings
 from worker import supervisor
 from worker.progress import Progress
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """What is written is tested on both databases in tests/app/storage."""
+    return "sqlite"
+
+
+@pytest.fixture
+def queue(database: Database, data_dir: Path) -> Queue:
+    return Queue(database, data_dir)
 
 
 @pytest.fixture
@@ -103,14 +117,14 @@ def test_the_limit_holds_over_attempts(queue, work) -> None:
     assert work(DEAF).state == "failed"
 
 
-def test_pulses_cost_a_write_every_ten_seconds_and_report_counts_as_one(queue, counted_queries) -> None:
+def test_pulses_cost_a_write_every_ten_seconds(queue, monkeypatch) -> None:
     queue.submit()
     progress = Progress(queue.database, queue.must_claim())
-    with counted_queries() as statements:
-        for _ in range(100):
-            progress.pulse()
-    assert len([s for s in statements if s.startswith("UPDATE")]) == 1
-
+    written: list[int] = []
+    monkeypatch.setattr(runs, "pulse", lambda _session, _fence: written.append(1))
+    for _ in range(100):
+        progress.pulse()
+    assert len(written) == 1
 
 
 def test_what_goes_through_a_network_is_a_pulse(queue, data_dir) -> None:

@@ -164,6 +164,14 @@ def test_silence_is_filled_with_comments(api, queue, monkeypatch) -> None:
         until(lambda: stream.comments >= 3)
 
 
+def test_a_client_that_leaves_is_forgotten(api, queue) -> None:
+    experiment = queue.submit()
+    for _ in range(3):
+        with watch(api, experiment) as stream:
+            stream.wait("experiment")
+    until(lambda: "spikeproof_event_streams 0.0" in api.get("/metrics").text)
+
+
 def test_an_unknown_experiment_and_a_number_that_is_none_are_said(api, queue, problem_of) -> None:
     problem_of(api.get("/experiments/none/events"), 404)
     for wrong in ("x", "-1", "1" * 30):

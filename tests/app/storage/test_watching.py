@@ -5,14 +5,14 @@ import time
 import pytest
 from sqlalchemy import select, update
 
-from app.storage import experiments, runs
+from app.storage import experiments, runs, watching
 from app.storage.engine import now_epoch
 from app.storage.tables import Run
 
 
 def moved(queue, fence) -> float:
     """When the run moved last; then it is put into the past."""
-    at = queue.do(runs.watch, fence.run_id).progress_at
+    at = queue.do(watching.look_at, fence.run_id).progress_at
     queue.do(lambda s: s.execute(update(Run).values(progress_at=now_epoch() - 500)))
     return time.time() - at
 
