@@ -44,8 +44,8 @@ def attacked(session: Session, within_seconds: float | None = None) -> tuple[int
     query = select(*sums)
     if within_seconds is not None:
         query = query.where(EvaluationBlock.stored_at > now_epoch() - within_seconds)
-    images, seconds = session.execute(query).one()
-    return int(images), float(seconds)
+    found = session.execute(query).one()
+    return int(found[0]), float(found[1])
 
 
 def living_workers(session: Session, within_seconds: float) -> list[Worker]:

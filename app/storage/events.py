@@ -88,9 +88,8 @@ def any_old(session: Session, keep_seconds: float, keep_rows: int) -> bool:
     oldest = session.execute(select(Event.id, Event.created_at).order_by(Event.id).limit(1)).first()
     if oldest is None:
         return False
-    return newest(session) - oldest.id >= keep_rows or (
-        oldest.created_at < (session.scalar(select(now_epoch())) or 0.0) - keep_seconds
-    )
+    now = session.scalar(select(now_epoch())) or 0.0
+    return bool(newest(session) - oldest.id >= keep_rows or oldest.created_at < now - keep_seconds)
 
 
 def sweep(session: Session, keep_seconds: float, keep_rows: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.storage.tables import ExperimentRun, Run
@@ -43,7 +43,7 @@ def look_at(session: Session, run_id: str) -> Watched:
     return Watched(bool(found[0]), *found[1:])
 
 
-def _briefs() -> Select[Any]:
+def _briefs() -> Any:
     times = (Run.started_at, Run.finished_at, Run.cancel_requested_at.is_not(None))
     return select(Run.id, Run.kind, Run.state, Run.attempt, Run.progress, Run.phase, *times)
 
