@@ -58,21 +58,21 @@ def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_s
 
 @pytest.mark.slow
 def test_a_job_that_stalls_while_its_heartbeat_lives_is_stopped_and_goes_on_from_its_checkpoint(make_service) -> None:
-    service = make_service(stall_seconds="4", grace_seconds="1")
+    service = make_service(stall_seconds="30", grace_seconds="1")  # a busy machine takes a while to import torch
     client = service.client()
-    experiment = client.submit({**TRAINING, "variants": ["default"], "training": {"epochs": 12}})
+    experiment = client.submit({**TRAINING, "variants": ["default"], "training": {"epochs": 6}})
     run = run_of(experiment, "train")
-    wait_for(lambda: _epochs_done(client, run["id"]) >= 2)
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1, 240)
     job = _job_pid(run["id"])
     os.kill(job, signal.SIGSTOP)  # it lives, and does nothing; its worker goes on renewing the lease
-    wait_for(lambda: client.run(run["id"])["attempt"] == 2)
+    wait_for(lambda: client.run(run["id"])["attempt"] == 2, 120)
     assert job not in processes("worker.run_job", run["id"])
     assert client.wait(experiment["id"])["state"] == "succeeded"
     assert "going on after epoch" in client.run(run["id"])["log"]
     with service.database() as database, database.reading() as session:
         told = [e.data for e in events.after(session, 0, 1000) if e.run_id == run["id"] and e.kind == "state"]
     assert [e["state"] for e in told] == ["running", "queued", "running", "succeeded"]
-    assert told[1]["error"].startswith("no progress for 4 s, the last at: epoch ")
+    assert told[1]["error"].startswith("no progress for 30 s, the last at: epoch ")
 
 
 def test_ctrl_c_ends_the_service_within_seconds_while_streams_are_open(service: Service) -> None:
