@@ -10,17 +10,28 @@ import structlog
 def configure(*, json: bool = False) -> None:
     """Once a process."""
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    renderer: Any = structlog.processors.JSONRenderer() if json else plain
+    objects = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    rendered: list[Any] = objects if json else [plain]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if json:
+        _take_over(shared, rendered)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
+        processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _take_over(shared: list[Any], rendered: list[Any]) -> None:
+    """What libraries log, too, is an object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[meta, *rendered], foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 def get_logger(name: str) -> Any:

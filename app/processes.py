@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 _LOOK_SECONDS = 0.5
@@ -38,3 +39,27 @@ def visible_gpus() -> list[str]:
         return [d.strip() for d in allowed.split(",") if d.strip() not in ("", "-1")]
     found = [p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")]
     return sorted((d for d in found if d.isdigit()), key=int)
+
+
+def gpu_memory() -> tuple[int, int] | None:
+    """Bytes in use, by anybody, and bytes in all of the first GPU that this process may use; None: not to be known."""
+    gpus = visible_gpus()
+    if not gpus:
+        return None
+    import pynvml
+
+    try:
+        _open_nvml()
+        by_index = gpus[0].isdigit()
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(int(gpus[0])) if by_index else pynvml.nvmlDeviceGetHandleByUUID(gpus[0])
+        memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+    except pynvml.NVMLError:
+        return None
+    return int(memory.used), int(memory.total)
+
+
+@cache
+def _open_nvml() -> None:
+    import pynvml
+
+    pynvml.nvmlInit()

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(5.0, gt=0, description="how often a worker renews its lease")
     poll_seconds: float = Field(0.2, gt=0, description="how often an idle worker looks for work")
     grace_seconds: float = Field(8.0, ge=0, le=8, description="from asking a job to stop to killing it")
+    stall_seconds: float = Field(1800.0, ge=0, description="without progress until a job is stopped; 0: never")
+    time_limit_seconds: float = Field(0.0, ge=0, description="of a run whose experiment says none; 0: none")
     max_attempts: int = Field(5, ge=1, le=100, description="tries of a run, counted anew after a new checkpoint")
     attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once")
     log_json: bool = Field(False, description="logs as JSON, one object a line")

@@ -9,11 +9,12 @@ from app.announcements import announce
 from app.broker import BrokerDown, Doorbell
 from app.logs import get_logger
 from app.settings import Settings
-from app.storage import runs, workers
+from app.storage import events, runs, workers
 from app.storage.engine import Database
 
 INTERVAL_SECONDS = 2.0
 FORGET_WORKERS_SECONDS = 600.0
+KEEP_EVENTS_SECONDS, KEEP_EVENTS = 14 * 86_400.0, 200_000
 logger = get_logger(__name__)
 
 
@@ -70,11 +71,15 @@ class Sweeper:
 def sweep(database: Database) -> dict[str, int]:
     """Once: returns how many runs went to which state."""
     with database.reading() as session:
-        if not runs.any_lost(session) and not workers.any_silent(session, FORGET_WORKERS_SECONDS):
+        old_events = events.any_old(session, KEEP_EVENTS_SECONDS, KEEP_EVENTS)
+        lost = runs.any_lost(session) or workers.any_silent(session, FORGET_WORKERS_SECONDS)
+        if not lost and not old_events:
             return {}
     with database.writing() as session:
         counts = runs.sweep(session)
         workers.forget(session, FORGET_WORKERS_SECONDS)
+        if old_events:
+            events.sweep(session, KEEP_EVENTS_SECONDS, KEEP_EVENTS * 9 // 10)
     if counts:
         logger.warning("runs taken back from lost workers", **counts)
     return counts

@@ -22,7 +22,10 @@ def test_every_setting_is_listed_with_its_default():
     assert listed == wanted
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/lab-server.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/lab-server.md", "docs/watching.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):

@@ -13,7 +13,7 @@ from types import FrameType
 from sqlalchemy.exc import OperationalError
 
 from app.logs import configure, get_logger
-from app.processes import end_with_parent, visible_gpus
+from app.processes import end_with_parent, gpu_memory, visible_gpus
 from app.settings import Settings, settings, this_host
 from app.storage import runs, workers
 from app.storage.engine import Database
@@ -71,7 +71,7 @@ class Poller:
 
     def _beat(self) -> None:
         with self.database.writing() as session:
-            workers.beat(session, self.worker_id, device=self.device)
+            workers.beat(session, self.worker_id, device=self.device, gpu_memory=gpu_memory())
             workers.works_on(session, self.worker_id, None)
 
 

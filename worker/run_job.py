@@ -41,9 +41,10 @@ def main() -> int:
         return EXIT_LEASE_LOST
     except JobError as error:
         return _fail(database, fence, error.detail)
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        detail = _out_of_memory(database, fence, error)
+        return _fail(database, fence, detail) if detail else 1
     return 0
 
 
@@ -61,6 +62,25 @@ def _work(fence: Fence, database: Database, progress: Progress) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{run.kind} {run.id}, attempt {fence.attempt}, on {device}", flush=True)
     _job_of(run.kind)(Job(run, fence, database, config, progress, device))
+
+
+def _out_of_memory(database: Database, fence: Fence, error: Exception) -> str | None:
+    """What to change, where that is what happened: trying again would not help."""
+    if "torch" not in sys.modules:
+        return None
+    from worker.jobs.memory import is_out_of_memory, too_little
+
+    if not is_out_of_memory(error):
+        return None
+    with database.reading() as session:
+        kind = runs.get(session, fence.run_id).kind
+    return too_little(kind, "cpu" if isinstance(error, MemoryError) else _device())
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _job_of(kind: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""One process a job: starts it, renews the lease, watches for cancel and stop, records how it ended.
+"""One process a job: starts it, renews the lease, watches for cancel, stalls and the time limit, records how it ended.
 
 The worker itself never loads torch, so it answers while the job computes.
 """
@@ -12,13 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
+from structlog.contextvars import bound_contextvars
 
 from app.domain.errors import LeaseLost
 from app.logs import get_logger
+from app.processes import gpu_memory
 from app.settings import Settings
-from app.storage import artifacts, runs, workers
+from app.storage import artifacts, runs, watching, workers
 from app.storage.engine import Database
 from app.storage.runs import Fence
+from worker.patience import WANTED, Patience, Stop
 
 TICK_SECONDS = 0.1
 CANCEL_CHECK_SECONDS = 1.0
@@ -38,18 +41,25 @@ def work_on(
     device: str,
 ) -> None:
     """Runs the job of a claimed run to its end, whatever that is."""
-    log = artifacts.log_path(settings.data_dir, run_id)
+    with bound_contextvars(run=run_id, attempt=fence.attempt):
+        _work_on(fence, database, settings, should_stop=should_stop, device=device)
+
+
+def _work_on(
+    fence: Fence, database: Database, settings: Settings, *, should_stop: Callable[[], bool], device: str
+) -> None:
+    log = artifacts.log_path(settings.data_dir, fence.run_id)
     job = _start(fence, log)
-    logger.info("job started", run=run_id, attempt=fence.attempt, pid=job.pid)
+    logger.info("job started", pid=job.pid)
     try:
-        stopped = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
+        stop = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
         _kill(job)
-        _record(job, fence, database, log, stopped=stopped, patience=settings.lease_seconds)
+        _record(job, fence, database, log, stop=stop, patience=settings.lease_seconds)
     except LeaseLost:
-        logger.warning("lease lost", run=run_id, attempt=fence.attempt)
+        logger.warning("lease lost")
     finally:
         _kill(job)
-    logger.info("job ended", run=run_id, attempt=fence.attempt, code=job.returncode)
+    logger.info("job ended", code=job.returncode)
 
 
 def _start(fence: Fence, log: Path) -> subprocess.Popen[bytes]:
@@ -66,46 +76,66 @@ def _start(fence: Fence, log: Path) -> subprocess.Popen[bytes]:
 def _watch(
     job: subprocess.Popen[bytes], fence: Fence, database: Database, settings: Settings, *,
     should_stop: Callable[[], bool], device: str,
-) -> bool:
-    """Until the job has ended. Returns whether it was asked to stop."""
-    renew_at = look_at = time.monotonic()
+) -> Stop | None:
+    """Until the job has ended. Returns why it was asked to, if it was."""
+    watch = _Watch(fence, database, settings, device)
     kill_at: float | None = None
     while job.poll() is None:
         now = time.monotonic()
-        wanted = "go on"
-        try:
-            if now >= renew_at:
-                renew_at = now + settings.heartbeat_seconds
-                wanted = _renew(fence, database, settings, device)
-            elif now >= look_at:
-                look_at = now + CANCEL_CHECK_SECONDS
-                with database.reading() as session:
-                    wanted = "stop" if runs.cancel_requested(session, fence.run_id) else "go on"
-        except OperationalError as error:  # the lease outlives a short absence of the database
-            logger.warning("database cannot be reached", run=fence.run_id, error=str(error.orig))
-        if wanted == "finished":  # its last write is done; the process may tidy up
+        watch.look(now)
+        if watch.finished:  # its last write is done; the process may tidy up
             _wait(job, settings.grace_seconds)
-            return False
-        if kill_at is None and (wanted == "stop" or should_stop()):
+            return None
+        if should_stop():
+            watch.stop = watch.stop or WANTED
+        if kill_at is None and watch.stop is not None:
+            logger.info("job is stopped", reason=watch.stop.reason)
             job.terminate()
             kill_at = now + settings.grace_seconds
         if kill_at is not None and now >= kill_at:
             job.kill()
         _wait(job, TICK_SECONDS)
-    return kill_at is not None
+    return watch.stop
 
 
-def _renew(fence: Fence, database: Database, settings: Settings, device: str) -> str:
-    """Prolongs the lease; says what is wanted of the job: "go on", "stop", or "finished"."""
+class _Watch:
+    """What the database says while the job works: `stop`, once there is a reason to, or that it has `finished`."""
+
+    def __init__(self, fence: Fence, database: Database, settings: Settings, device: str) -> None:
+        self.fence, self.database, self.settings, self.device = fence, database, settings, device
+        self.patience = Patience(settings)
+        self.stop: Stop | None = None
+        self.finished = False
+        self._renew_at = self._look_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Renews the lease, or looks at the run, where it is time to. Raises LeaseLost."""
+        try:
+            if now >= self._renew_at:
+                self._renew_at = now + self.settings.heartbeat_seconds
+                self.finished = not _renew(self.fence, self.database, self.settings, self.device)
+            elif now >= self._look_at:
+                self._look_at = now + CANCEL_CHECK_SECONDS
+                with self.database.reading() as session:
+                    seen = watching.look_at(session, self.fence.run_id)
+                self.stop = self.stop or self.patience.look(seen)
+        except OperationalError as error:  # the lease outlives a short absence of the database
+            self.patience.interrupted()
+            logger.warning("database cannot be reached", error=str(error.orig))
+
+
+def _renew(fence: Fence, database: Database, settings: Settings, device: str) -> bool:
+    """Prolongs the lease; False where the job has written its last state. Raises LeaseLost."""
     with database.writing() as session:
-        workers.beat(session, fence.owner, device=device)
+        workers.beat(session, fence.owner, device=device, gpu_memory=gpu_memory())
         workers.works_on(session, fence.owner, fence.run_id)
         try:
-            return "stop" if runs.renew(session, fence, settings.lease_seconds) else "go on"
+            runs.renew(session, fence, settings.lease_seconds)
         except LeaseLost:  # looked at after the renewal: the job may have written its final state a moment before
-            if runs.finished(session, fence):
-                return "finished"
-            raise
+            if not runs.finished(session, fence):
+                raise
+            return False
+    return True
 
 
 def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
@@ -116,32 +146,33 @@ def _wait(job: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _record(
-    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool, patience: float
+    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stop: Stop | None, patience: float
 ) -> None:
     """Writes how it ended; while the database is away, for as long as the lease may last."""
     deadline = time.monotonic() + patience
     while True:
         try:
-            _record_once(job, fence, database, log, stopped=stopped or job.returncode == EXIT_STOPPED)
+            _record_once(job, fence, database, log, stop)
         except OperationalError as error:
             if time.monotonic() >= deadline:
                 raise
-            logger.warning("database cannot be reached", run=fence.run_id, error=str(error.orig))
+            logger.warning("database cannot be reached", error=str(error.orig))
             time.sleep(CANCEL_CHECK_SECONDS)
         else:
             return
 
 
 def _record_once(
-    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, *, stopped: bool
+    job: subprocess.Popen[bytes], fence: Fence, database: Database, log: Path, stop: Stop | None
 ) -> None:
     """A job that ended well has written its own last state; any other end is written here."""
+    if stop is None:
+        stop = WANTED if job.returncode == EXIT_STOPPED else Stop(_reason(job.returncode, log), count_try=True)
     with database.writing() as session:
         if runs.get(session, fence.run_id).state != "running":
             return
-        reason = "its worker was stopped" if stopped else _reason(job.returncode, log)
-        state = runs.stop_or_requeue(session, fence, reason, count_try=not stopped)
-    logger.warning("job did not finish", run=fence.run_id, attempt=fence.attempt, reason=reason, state=state)
+        state = runs.stop_or_requeue(session, fence, stop.reason, count_try=stop.count_try, final=stop.final)
+    logger.warning("job did not finish", reason=stop.reason, state=state)
 
 
 def _reason(code: int, log: Path) -> str:

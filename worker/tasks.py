@@ -2,9 +2,9 @@
 
     python -m worker.tasks
 
-The message is a run's id; the claim in the database decides whether this worker takes it. Celery is used for
-nothing but delivery: leases, cancelling, limits and results are the database's. The job is a process of its own,
-so the pool's child never loads torch, and the worker answers pings while it is busy.
+The message names a run, and says that one waits; the claim in the database decides which this worker takes.
+Celery is used for nothing but delivery: leases, cancelling, limits and results are the database's. The job is a
+process of its own, so the pool's child never loads torch, and the worker answers pings while it is busy.
 """
 
 import os
@@ -23,14 +23,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.announcements import announce
 from app.broker import KINDS, BrokerDown, Doorbell, make_celery, task_name
 from app.logs import configure, get_logger
-from app.processes import end_with_parent, visible_gpus
+from app.processes import end_with_parent, gpu_memory, visible_gpus
 from app.settings import Settings, settings, this_host
 from app.storage import runs, workers
 from app.storage.engine import Database
 from app.storage.runs import Fence
+from app.storage.tables import Run
 from worker.supervisor import work_on
 
 LAST_BEAT_SECONDS = 3.0
+CLAIMS = 10  # against others who claim at the same moment
 logger = get_logger(__name__)
 
 
@@ -57,13 +59,17 @@ class Tasks:
         return bool(self._stopping.value) or os.getppid() != self.main
 
     def work(self, run_id: str) -> None:
-        """The task: claims the run, if it still waits, and works on it to its end."""
+        """The task: claims the most urgent run that waits, and works on it to its end.
+
+        The run that the message names need not be that one: messages come first in, first out, and each stands for
+        one run that waits. The named one is then found by the message of the other.
+        """
         database = self.database(os.getpid())
         if self.should_stop():  # the run waits on; the sweeper announces it again
             return
-        with database.writing() as session:
-            run = runs.claim(session, self.worker_id, self.config.lease_seconds, run_id)
+        run = claim_most_urgent(database, self.worker_id, self.config.lease_seconds, named=run_id)
         if run is None:  # a doubled message, or the run was cancelled
+            logger.info("nothing waits", message=run_id)
             return
         fence = Fence(run.id, self.worker_id, run.attempt)
         work_on(run.id, fence, database, self.config, should_stop=self.should_stop, device=self.device)
@@ -85,7 +91,7 @@ class Tasks:
         while not self._ended.is_set():
             try:
                 with database.writing() as session:
-                    workers.beat(session, self.worker_id, device=self.device)
+                    workers.beat(session, self.worker_id, device=self.device, gpu_memory=gpu_memory())
             except SQLAlchemyError as error:
                 logger.warning("database cannot be reached", error=str(error).partition("\n")[0])
             self._ended.wait(self.config.heartbeat_seconds)
@@ -97,6 +103,23 @@ class Tasks:
             self._beating.join(LAST_BEAT_SECONDS)
         with suppress(SQLAlchemyError), self.database(os.getpid()).writing() as session:
             workers.leave(session, self.worker_id)
+
+
+def claim_most_urgent(database: Database, owner: str, lease_seconds: float, *, named: str) -> Run | None:
+    """None only where nothing was ready: a run that somebody held meanwhile, to mark it as announced for one, would
+    have spent a message for nothing, and have waited a minute for the next. `named`: by the message; where a run
+    that has none took its place, it is announced again."""
+    for attempt in range(CLAIMS):
+        with database.writing() as session:
+            run = runs.claim(session, owner, lease_seconds, wait=attempt > 0)
+            if run is not None and run.id != named and run.announced_at is None:
+                runs.announce_again(session, named)
+        if run is not None:
+            return run
+        with database.reading() as session:
+            if not runs.any_ready(session):
+                return None
+    return None
 
 
 def register(celery: Celery, tasks: Tasks) -> None:

@@ -16,17 +16,20 @@ from app.api import (
     curves,
     document,
     errors,
+    events,
     experiments,
     health,
     home,
     leaderboard,
+    metrics,
     runs,
     sign_in,
     trail,
     uploads,
 )
 from app.api.dependencies import Services
-from app.api.request_ids import HEADER, request_id
+from app.api.hub import Hub
+from app.api.requests import Requests
 from app.api.security import Gate
 from app.broker import Doorbell
 from app.domain.access import keys_needed
@@ -47,6 +50,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services: Services = app.state.services
         services.sweeper.start()
         yield
+        await run_in_threadpool(services.hub.close)
         await run_in_threadpool(services.sweeper.close)
         services.database.close()
 
@@ -59,14 +63,17 @@ def create_application(config: Settings | None = None) -> FastAPI:
     database = Database(config.resolved_database_url)
     migrate.upgrade(database)
     doorbell = Doorbell(config) if config.broker_url else None
-    app.state.services = Services(config, database, Sweeper(database, config, doorbell), doorbell)
+    hub = Hub(database, config.data_dir)
+    figures = metrics.Metrics(database, config.lease_seconds, hub.streams)
+    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, figures, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.middleware("http")(_finish)
+    app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, experiments, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
-        health,
+        home, sign_in, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues,
+        trail, health, metrics,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))
@@ -81,7 +88,6 @@ async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Res
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")  # no page of another site shows it
     response.headers.setdefault("Cache-Control", "private")  # it was for whoever had the key
-    response.headers[HEADER] = request_id(request)
     return response
 
 

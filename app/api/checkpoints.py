@@ -75,8 +75,8 @@ def verify(
     """Queues a run that computes clean and robust figures again from the file, and says whether they agree: bit for
     bit under the same conditions, else to one verdict in 1,000. While one is under way, a repeat answers that one."""
     with services.database.writing() as session:
-        asked, limit = wanted or VerifySpec(), services.settings.max_attempts
-        run = views.run(verifications.request(session, checkpoint_id, asked, max_attempts=limit))
+        limits = {name: getattr(services.settings, name) for name in ("max_attempts", "time_limit_seconds")}
+        run = views.run(verifications.request(session, checkpoint_id, wanted or VerifySpec(), **limits))
         trail.note(session, actor, "verification asked", run["id"])
     services.sweeper.wake()
     response.headers["Location"] = f"/runs/{run['id']}"

@@ -1,16 +1,20 @@
 """What a request handler may ask for."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.api.hub import Hub
 from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
 from app.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from app.api.metrics import Metrics
 
 
 @dataclass
@@ -20,6 +24,8 @@ class Services:
     settings: Settings
     database: Database
     sweeper: Sweeper
+    hub: Hub
+    metrics: "Metrics"
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.api.faults import problems_of
-from app.api.request_ids import HEADER, request_id
+from app.api.requests import HEADER, request_id
 from app.domain.errors import (
     Conflict,
     Forbidden,
@@ -130,8 +130,7 @@ async def _on_database(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected error", path=request.url.path, request=request_id(request), exc_info=error)
-    return problem(
-        request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title,
-        headers={HEADER: request_id(request)},
-    )
+    name = request_id(request)
+    logger.error("unexpected error", path=request.url.path, request_id=name, exc_info=error)
+    detail = f"something went wrong here; the server's log has the details, under request {name}"
+    return problem(request, 500, detail, title=SpikeproofError.title, headers={HEADER: name})

@@ -99,7 +99,8 @@ def _store(
 ) -> str:
     with services.database.writing() as session:
         experiment_id = experiments.create(
-            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts, by=actor
+            session, spec, planned, idempotency_key=key, max_attempts=services.settings.max_attempts,
+            time_limit_seconds=services.settings.time_limit_seconds, by=actor,
         ).id
     services.sweeper.wake()
     return experiment_id

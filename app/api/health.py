@@ -12,6 +12,11 @@ from app.api.dependencies import Services, ServicesOf
 from app.storage import workers
 
 router = APIRouter(tags=["health"])
+_REMEDIES = {
+    "database": "is its server up, and SPIKEPROOF_DATABASE_URL right?",
+    "broker": "is Redis up, and SPIKEPROOF_BROKER_URL right? Jobs wait until then, and none is lost",
+    "worker": "none gave a sign of life lately; start one with `spikeproof worker`, or look at its log",
+}
 
 
 @router.get("/healthz", summary="Alive")
@@ -27,7 +32,7 @@ def readyz(request: Request, services: ServicesOf) -> Response:
     checks = _checks(services)
     if all(checks.values()):
         return JSONResponse({"status": "ok", "checks": checks})
-    down = ", ".join(name for name, well in checks.items() if not well)
+    down = "; ".join(f"{name}: {_REMEDIES[name]}" for name, well in checks.items() if not well)
     return errors.problem(request, 503, f"cannot be reached: {down}", checks=checks)
 
 

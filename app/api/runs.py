@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from app.api import views
 from app.api.boards import Eps, radius_of
@@ -11,10 +11,11 @@ from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor, Limit, Page
 from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
-from app.domain.errors import NotFound
+from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.lifecycle import RunKind, RunState
-from app.storage import artifacts, results, runs, trail
+from app.storage import artifacts, results, run_logs, runs, trail
 
+LARGEST_LOG = 2**20
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
@@ -39,6 +40,29 @@ def show(run_id: str, services: ServicesOf) -> dict[str, Any]:
     with services.database.reading() as session:
         row = runs.get(session, run_id)
         return views.run_in_full(row, artifacts.read_log(services.settings.data_dir, run_id))
+
+
+@router.get("/{run_id}/log", summary="What a run printed, also while it works", response_class=PlainTextResponse)
+def log(
+    run_id: str, services: ServicesOf, tail: Annotated[int | None, Query(ge=0, le=100_000, description="lines")] = None,
+    offset: Annotated[int | None, Query(ge=0, lt=2**53, description="in bytes")] = None,
+) -> Response:
+    """At most 1 MiB as plain text: from the byte `offset` on (by default the first), or the last `tail` lines.
+    `X-Log-Offset` has the place of the first byte, `X-Log-Next` the `offset` to go on with, `X-Log-Size` the bytes so
+    far."""
+    if tail is not None and offset is not None:
+        raise InvalidInput([Problem("/tail", "in the query: give tail or offset, not both")])
+    with services.database.reading() as session:
+        runs.get(session, run_id)
+    data_dir = services.settings.data_dir
+    if tail is None:
+        start = offset or 0
+        text = run_logs.read(data_dir, run_id, start, LARGEST_LOG)
+    else:
+        text, start = run_logs.last_lines(data_dir, run_id, tail, LARGEST_LOG)
+    places = {"Offset": start, "Next": start + len(text), "Size": run_logs.size(data_dir, run_id)}
+    headers = {f"X-Log-{name}": str(place) for name, place in places.items()}
+    return PlainTextResponse(text, headers={**headers, "Cache-Control": "no-store"})
 
 
 @router.post("/{run_id}/retry", status_code=202, summary="Try a failed or cancelled run again")

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import errors
 from app.api.dependencies import Services
 from app.api.limits import RateLimit, address_of, check_head
-from app.api.request_ids import request_id
+from app.api.requests import request_id
 from app.dashboard.pages import sign_in_page
 from app.domain.access import LOCAL, Actor, Role, covers, is_loopback, keys_needed, name_in, role_needed
 from app.domain.errors import Forbidden, Misdirected, NotFound, ServiceUnavailable, SpikeproofError, Unauthorized

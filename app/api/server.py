@@ -3,6 +3,7 @@
 The socket outlives a crash of this process: clients wait for the next one instead of being refused.
 """
 
+import asyncio
 import signal
 import socket
 import sys
@@ -17,15 +18,26 @@ from app.settings import settings
 SHUTDOWN_SECONDS = 3
 
 
+class Server(uvicorn.Server):
+    """Open event streams end when it stops, instead of being waited for."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does."""
+        await asyncio.to_thread(self.config.app.state.services.hub.close)  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def main() -> None:
     """Serves until SIGTERM, or until the launcher has died."""
     end_with_parent(int(sys.argv[2]), signal.SIGTERM)
     configure(json=settings().log_json)
     listening = socket.socket(fileno=int(sys.argv[1]))
+    plain = uvicorn.config.LOGGING_CONFIG
     config = uvicorn.Config(
-        create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on"
+        create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on",
+        log_config=None if settings().log_json else plain,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":

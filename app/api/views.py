@@ -9,6 +9,7 @@ from app.domain.subject import subject_of
 from app.storage import experiments
 from app.storage.experiments import WantedRun
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
+from app.storage.watching import Brief
 
 
 def utc(seconds: float | None) -> str | None:
@@ -31,11 +32,12 @@ def summary(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | 
         "id": row.id, "created_at": utc(row.created_at), "name": row.name, "dataset": row.dataset,
         "state": experiments.state_of(row, wanted), "progress": sum(done) / len(done) if done else 1.0,
         "eta_seconds": eta([w.run for w in wanted], now), "run_count": len(wanted),
+        "priority": row.priority, "time_limit_seconds": row.time_limit_seconds or None,
         "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at), "submitted_by": by,
     }
 
 
-def eta(runs: Sequence[Run], now: float) -> float | None:
+def eta(runs: Sequence[Run | Brief], now: float) -> float | None:
     """Seconds of work left on one worker, by the mean time of the finished runs of each kind; null while unknown."""
     spent: dict[str, list[float]] = {}
     for r in runs:
@@ -64,7 +66,8 @@ def run(row: Run) -> dict[str, Any]:
         "depends_on": row.depends_on, "progress": row.progress, "phase": row.phase, "attempt": row.attempt,
         "error": row.error, "created_at": utc(row.created_at), "started_at": utc(row.started_at),
         "finished_at": utc(row.finished_at), "cancel_requested": row.cancel_requested_at is not None,
-        "checkpoint": row.metrics.get("checkpoint"),
+        "checkpoint": row.metrics.get("checkpoint"), "priority": row.priority,
+        "time_limit_seconds": row.time_limit_seconds or None,
     }
 
 

@@ -140,6 +140,11 @@ class ExperimentSpec(Strict):
         description="existing ones to evaluate; then nothing is trained, and of the rest only `evaluation` is read",
     )
     fresh: bool = Field(False, description="run everything anew, even what already succeeded")
+    priority: int = Field(0, ge=-10, le=10, description="runs of a higher one are taken first; no result depends on it")
+    time_limit_seconds: float | None = Field(
+        None, ge=0, le=10**8,
+        description="of each of its runs, over all attempts, waiting not counted; 0: none; null: as the service is set",
+    )
 
 
 class VerifySpec(Strict):

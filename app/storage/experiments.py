@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session, load_only
 
 from app.domain.access import LOCAL, Actor
@@ -13,7 +13,7 @@ from app.domain.lifecycle import SHARED, ExperimentState, RunState, experiment_s
 from app.domain.plan import PlannedRun
 from app.domain.protocol import digest
 from app.domain.spec import ExperimentSpec
-from app.storage import runs, trail
+from app.storage import events, runs, trail
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
 from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
@@ -34,9 +34,12 @@ def create(
     *,
     idempotency_key: str | None,
     max_attempts: int,
+    time_limit_seconds: float = 0.0,
     by: Actor = LOCAL,
 ) -> Experiment:
     """Stores the experiment and its runs, sharing those that others asked for.
+
+    `time_limit_seconds`: of its runs where it says none itself; 0: none.
 
     A repeat with the same idempotency key returns the first one; raises Conflict if the body differs.
     """
@@ -46,7 +49,8 @@ def create(
         return earlier
     experiment = Experiment(
         id=new_id("exp"), name=spec.name, dataset=spec.dataset, spec=body,
-        idempotency_key=idempotency_key, body_digest=digest(body),
+        idempotency_key=idempotency_key, body_digest=digest(body), priority=spec.priority,
+        time_limit_seconds=time_limit_seconds if spec.time_limit_seconds is None else spec.time_limit_seconds,
     )
     session.add(experiment)
     session.flush()
@@ -91,6 +95,23 @@ def _add_runs(
         reused = plan.key in shared
         link = ExperimentRun(experiment_id=experiment.id, run_id=ids[plan.key], position=position, reused=reused)
         session.add(link)
+    _settle(session, ids.values())
+
+
+def _settle(session: Session, run_ids: Iterable[str]) -> None:
+    """Of the live experiments that want a run, the most urgent says when it starts, and the most patient how long it
+    may take (0: for ever). One that nobody wants any more stays as it was. The rows are held by the caller."""
+    live = (ExperimentRun.run_id == Run.id, Experiment.cancelled_at.is_(None))
+    limit = case((func.min(Experiment.time_limit_seconds) == 0, 0.0), else_=func.max(Experiment.time_limit_seconds))
+    unfinished = update(Run).where(Run.id.in_(list(run_ids)), Run.state.in_(("queued", "running")))
+    values = {
+        name: func.coalesce(
+            select(value).join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id).where(*live)
+            .correlate(Run).scalar_subquery(), getattr(Run, name),
+        )
+        for name, value in (("priority", func.max(Experiment.priority)), ("time_limit_seconds", limit))
+    }  # fmt: skip
+    session.execute(unfinished.values(**values).execution_options(synchronize_session=False))
 
 
 def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
@@ -98,8 +119,9 @@ def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
     found = select(Run).where(Run.share_key.in_(list(share_keys)), Run.state.in_(SHARED))
     shared = {run.key: run for run in session.scalars(found.order_by(Run.id).with_for_update())}
     for run in shared.values():
-        if run.state == "running":
+        if run.state == "running" and run.cancel_requested_at is not None:
             run.cancel_requested_at = None  # wanted again
+            events.note(session, "state", run_id=run.id, state="running", cancel_requested=False)
     return shared
 
 
@@ -197,9 +219,12 @@ def cancel(session: Session, experiment_id: str) -> Experiment:
     if state not in ("queued", "running", "cancelled"):
         raise Conflict(f"experiment {experiment_id} has already {state}; there is nothing to cancel")
     own = {w.run.id for w in wanted}  # also of a cancelled one: some may have been tried again since
+    runs.hold(session, sorted(own))
     runs.request_cancel(session, sorted(own - runs.wanted_by_others(session, own, experiment_id)))
     if experiment.cancelled_at is None:
         experiment.cancelled_at = session.scalar(now_epoch().select())
+        events.note(session, "cancelled", experiment_id=experiment_id)
+    _settle(session, own)
     return experiment
 
 

@@ -11,7 +11,7 @@ from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured, row_id
 from app.domain.protocol import Protocol
-from app.storage.engine import Database
+from app.storage.engine import Database, now_epoch
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
 
@@ -63,11 +63,17 @@ def checkpoints(
 
 
 def add_block(
-    session: Session, fence: Fence, block: int, path: str, rows: Sequence[Mapping[str, Any]]
+    session: Session, fence: Fence, block: int, path: str, rows: Sequence[Mapping[str, Any]], *,
+    images: int = 0, seconds: float = 0.0,
 ) -> None:
-    """Stores a block of an evaluation with its per-image rows. Raises LeaseLost."""
+    """Stores a block of an evaluation with its per-image rows; attacking its images took so long. Raises LeaseLost."""
     check_fence(session, fence)
-    session.add(EvaluationBlock(run_id=fence.run_id, block=block, attempt=fence.attempt, path=path))
+    session.add(
+        EvaluationBlock(
+            run_id=fence.run_id, block=block, attempt=fence.attempt, path=path, images=images, seconds=seconds,
+            stored_at=now_epoch(),
+        )
+    )
     session.flush()
     if rows:
         session.execute(insert(ImageRow), [{"run_id": fence.run_id, **row} for row in rows])

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
+from app.storage import events
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
 
@@ -101,17 +102,23 @@ def count_ready(session: Session) -> int:
 
 def announced(session: Session, run_ids: Sequence[str]) -> None:
     """The broker has been told of these."""
-    _lock(session, run_ids)
+    hold(session, run_ids)
     told = update(Run).where(Run.id.in_(run_ids), Run.state == "queued").values(announced_at=now_epoch())
     session.execute(told, execution_options={"synchronize_session": False})
 
 
-def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None = None) -> Run | None:
-    """Takes the next run whose dependencies have succeeded, or just `run_id`; None where another was faster."""
-    if run_id is None:
-        wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=True)
-    else:  # whoever holds the row may be only marking it: wait, else its one message would be for nothing
-        wanted = _ready().where(Run.id == run_id).with_for_update(of=Run)
+def announce_again(session: Session, run_id: str) -> None:
+    """The message of a run that waits was spent on another."""
+    waits = update(Run).where(Run.id == run_id, Run.state == "queued").values(announced_at=None)
+    session.execute(waits, execution_options={"synchronize_session": False})
+
+
+def claim(session: Session, owner: str, lease_seconds: float, *, wait: bool = False) -> Run | None:
+    """Takes the most urgent run whose dependencies have succeeded; None where there is none, or another was faster.
+
+    `wait`: also for one that somebody holds just now, and may be only marking.
+    """
+    wanted = _ready().limit(1).with_for_update(of=Run, skip_locked=not wait)
     run = session.scalars(wanted).first()
     if run is None:
         return None
@@ -120,10 +127,12 @@ def claim(session: Session, owner: str, lease_seconds: float, run_id: str | None
         "state": "running", "owner": owner, "attempt": run.attempt + 1, "tries": run.tries + 1,
         "lease_expires_at": now_epoch() + lease_seconds, "finished_at": None, "error": None,
         "started_at": func.coalesce(Run.started_at, now_epoch()), "phase": "starting",
+        "attempt_started_at": now_epoch(), "progress_at": now_epoch(),
     }
     if not _changed(session, taken.values(**values)):
         return None
     session.refresh(run)
+    _note_state(session, run.id, "running", attempt=run.attempt)
     return run
 
 
@@ -151,17 +160,33 @@ def check_fence(session: Session, fence: Fence) -> None:
 
 
 def report(session: Session, fence: Fence, **values: Any) -> None:
-    """Writes progress (0..1), phase or metrics of a running run. Raises LeaseLost."""
-    _change(session, fence, **values)
+    """Writes progress (0..1), phase or metrics of a running run. Raises LeaseLost.
+
+    `progress_at` is set where something differs from what was there: a job that says the same again and again
+    does not move.
+    """
+    if "metrics" in values:
+        _note_metrics(session, fence, values["metrics"])
+        moved: Any = now_epoch()
+    else:
+        differs = [getattr(Run, name).is_distinct_from(value) for name, value in values.items()]
+        moved = case((or_(*differs), now_epoch()), else_=Run.progress_at)
+    _change(session, fence, progress_at=moved, **values)
+
+
+def pulse(session: Session, fence: Fence) -> None:
+    """The job works, though it has nothing new to tell. Raises LeaseLost."""
+    _change(session, fence, progress_at=now_epoch())
 
 
 def checkpointed(session: Session, fence: Fence) -> None:
     """There is a new checkpoint to resume from: attempts are counted anew. Raises LeaseLost."""
-    _change(session, fence, tries=1)
+    _change(session, fence, tries=1, progress_at=now_epoch())
 
 
 def succeed(session: Session, fence: Fence, metrics: dict[str, Any]) -> None:
     """The last write of an attempt. Raises LeaseLost: then nothing of it may be published."""
+    _note_metrics(session, fence, metrics)
     _finish(session, fence, state="succeeded", progress=1.0, phase=None, metrics=metrics, cancel_requested_at=None)
 
 
@@ -172,23 +197,27 @@ def fail(session: Session, fence: Fence, error: str) -> None:
     _end_dependents(session, [fence.run_id], "failed", f"the run it depends on failed: {error}")
 
 
-def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: bool) -> str:
-    """After a job ended without a result: cancelled if someone asked for it, else queued again while
-    tries remain, else failed with `reason`. Returns the new state. Raises LeaseLost."""
+def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: bool, final: bool = False) -> str:
+    """After a job ended without a result: cancelled if someone asked for it, else queued again while tries
+    remain and it is not `final`, else failed with `reason`. Returns the new state. Raises LeaseLost."""
     check_fence(session, fence)
     run = session.get_one(Run, fence.run_id, populate_existing=True)
     if run.cancel_requested_at is not None:
         _finish(session, fence, state="cancelled", phase=None)
         _end_dependents(session, [run.id], "cancelled", PARENT_CANCELLED)
         return "cancelled"
+    if final:
+        fail(session, fence, reason)
+        return "failed"
     tries = run.tries if count_try else run.tries - 1
     if tries >= run.max_attempts:
         fail(session, fence, f"{reason} (tried {run.max_attempts} times)")
         return "failed"
     _change(
         session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None,
-        announced_at=None, error=_storable(reason),
+        announced_at=None, error=_storable(reason), worked_seconds=_worked(), attempt_started_at=None,
     )
+    _note_state(session, run.id, "queued", attempt=fence.attempt, error=_storable(reason))
     return "queued"
 
 
@@ -228,11 +257,13 @@ def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
     """Queued runs end at once; running ones are asked to, and their worker sees to it."""
     if not run_ids:
         return
-    _lock(session, run_ids)  # else a run that a worker hands back just now would slip through between the two
+    hold(session, run_ids)  # else a run that a worker hands back just now would slip through between the two
     queued = update(Run).where(Run.id.in_(run_ids), Run.state == "queued")
-    session.execute(queued.values(state="cancelled", finished_at=now_epoch(), phase=None))
+    for run_id in _which(session, queued.values(state="cancelled", finished_at=now_epoch(), phase=None)):
+        _note_state(session, run_id, "cancelled")
     running = update(Run).where(Run.id.in_(run_ids), Run.state == "running", Run.cancel_requested_at.is_(None))
-    session.execute(running.values(cancel_requested_at=now_epoch()))
+    for run_id in _which(session, running.values(cancel_requested_at=now_epoch())):
+        _note_state(session, run_id, "running", cancel_requested=True)
     _end_dependents(session, run_ids, "cancelled", PARENT_CANCELLED)
 
 
@@ -272,6 +303,8 @@ def _requeue(session: Session, run: Run) -> None:
         raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
     run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
     run.cancel_requested_at = run.started_at = run.finished_at = run.announced_at = run.owner = None
+    run.worked_seconds, run.attempt_started_at, run.progress_at = 0.0, None, None
+    _note_state(session, run.id, "queued")
 
 
 def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
@@ -332,12 +365,14 @@ def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason
             .where(RunDependency.needs_id.in_(ended), Run.state == "queued", needed.state.in_(RETRIABLE))
         )
         ended = sorted(set(session.scalars(waiting)))
-        _lock(session, ended)  # two runs that one waits for may end at the same time
+        hold(session, ended)  # two runs that one waits for may end at the same time
         end = update(Run).where(Run.id.in_(ended), Run.state == "queued")
-        session.execute(end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None))
+        end = end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None)
+        for run_id in _which(session, end):
+            _note_state(session, run_id, state, error=reason)
 
 
-def _lock(session: Session, run_ids: Sequence[str]) -> None:
+def hold(session: Session, run_ids: Sequence[str]) -> None:
     """Holds the rows until the commit, in one order everywhere (SQLite: the whole database is held)."""
     session.execute(select(Run.id).where(Run.id.in_(run_ids)).order_by(Run.id).with_for_update())
 
@@ -347,8 +382,28 @@ def _storable(error: str) -> str:
     return error.replace("\x00", "\ufffd")[:LONGEST_ERROR]
 
 
-def _finish(session: Session, fence: Fence, **values: Any) -> None:
-    _change(session, fence, finished_at=now_epoch(), lease_expires_at=None, **values)
+def _finish(session: Session, fence: Fence, *, state: str, error: str | None = None, **values: Any) -> None:
+    if error is not None:
+        values["error"] = error
+    ended = {"worked_seconds": _worked(), "attempt_started_at": None, "lease_expires_at": None}
+    _change(session, fence, state=state, finished_at=now_epoch(), **ended, **values)
+    _note_state(session, fence.run_id, state, attempt=fence.attempt, error=error)
+
+
+def _worked() -> ColumnElement[float]:
+    """Seconds worked with the attempt that ends now; of a lost worker, as long as its lease was good."""
+    end = case((Run.lease_expires_at < now_epoch(), Run.lease_expires_at), else_=now_epoch())
+    return Run.worked_seconds + end - func.coalesce(Run.attempt_started_at, end)
+
+
+def _note_state(session: Session, run_id: str, state: str, **more: Any) -> None:
+    told = {name: value for name, value in more.items() if value is not None}
+    events.note(session, "state", run_id=run_id, state=state, **told)
+
+
+def _note_metrics(session: Session, fence: Fence, metrics: dict[str, Any]) -> None:
+    known = session.scalar(select(Run.metrics).where(Run.id == fence.run_id))
+    events.note_metrics(session, fence.run_id, known or {}, metrics)
 
 
 def _change(session: Session, fence: Fence, **values: Any) -> None:
@@ -363,3 +418,9 @@ def _changed(session: Session, statement: Any) -> bool:
     result = session.execute(statement, execution_options={"synchronize_session": False})
     assert isinstance(result, CursorResult)
     return result.rowcount == 1
+
+
+def _which(session: Session, statement: Any) -> list[str]:
+    """The runs that the update changed."""
+    changed = statement.returning(Run.id).execution_options(synchronize_session=False)
+    return sorted(session.scalars(changed))

@@ -37,6 +37,8 @@ class Experiment(Table):
     spec: Mapped[dict[str, Any]]
     idempotency_key: Mapped[str | None] = mapped_column(String(255), unique=True)
     body_digest: Mapped[str] = mapped_column(String(64))
+    priority: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    time_limit_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")  # 0: none
     cancelled_at: Mapped[float | None]
     archived_at: Mapped[float | None]
 
@@ -47,6 +49,7 @@ class Run(Table):
     __tablename__ = "runs"
     __table_args__ = (
         Index("ix_runs_state_priority_id", "state", "priority", "id"),
+        Index("ix_runs_counts", "state", "kind", "worked_seconds"),  # all that `/metrics` reads of a run
         # One live or successful run a specification: this is what makes sharing safe under races.
         Index("uq_runs_share_key", "share_key", unique=True, sqlite_where=_SHARED, postgresql_where=_SHARED),
     )
@@ -59,7 +62,8 @@ class Run(Table):
     spec: Mapped[dict[str, Any]]
     depends_on: Mapped[str | None] = mapped_column(ForeignKey("runs.id"), index=True)  # whose checkpoint it is about
     state: Mapped[str] = mapped_column(String(20), default="queued")
-    priority: Mapped[int] = mapped_column(Integer, default=0)
+    priority: Mapped[int] = mapped_column(Integer, default=0)  # the highest of the live experiments that want it
+    time_limit_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")  # 0: none; the longest
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     tries: Mapped[int] = mapped_column(Integer, default=0)
     max_attempts: Mapped[int] = mapped_column(Integer, default=5)
@@ -67,6 +71,9 @@ class Run(Table):
     lease_expires_at: Mapped[float | None]
     cancel_requested_at: Mapped[float | None]
     started_at: Mapped[float | None]
+    attempt_started_at: Mapped[float | None]
+    worked_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")  # of attempts that ended
+    progress_at: Mapped[float | None]  # when this attempt last moved: its progress, phase, metrics, or a pulse
     finished_at: Mapped[float | None]
     announced_at: Mapped[float | None]  # when a broker was last told that it waits; without one, never
     progress: Mapped[float] = mapped_column(Double, default=0.0)
@@ -127,6 +134,9 @@ class EvaluationBlock(Table):
     block: Mapped[int] = mapped_column(Integer, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer)
     path: Mapped[str] = mapped_column(String(300))
+    stored_at: Mapped[float | None] = mapped_column(Double, index=True)
+    images: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")  # that its attacks took
 
 
 class ImageRow(Table):
@@ -212,6 +222,8 @@ class Worker(Table):
     seen_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
     device: Mapped[str] = mapped_column(String(40))
     run_id: Mapped[str | None] = mapped_column(String(40))
+    gpu_memory_used: Mapped[int | None] = mapped_column(BigInteger)  # bytes, of everybody on its GPU
+    gpu_memory_total: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ApiKey(Table):
@@ -244,3 +256,20 @@ class TrailEntry(Table):
     action: Mapped[str] = mapped_column(String(40))
     subject: Mapped[str] = mapped_column(String(40), index=True)
     request_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class Event(Table):
+    """What happened to a run or an experiment, in the order of the commits; written with the change itself."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_run_id_id", "run_id", "id"),
+        {"sqlite_autoincrement": True},  # a number is never given twice, also after a sweep
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    created_at: Mapped[float] = mapped_column(Double, server_default=now_epoch())
+    run_id: Mapped[str | None] = mapped_column(String(40))
+    experiment_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    data: Mapped[dict[str, Any]]

@@ -14,7 +14,9 @@ from app.storage.identifiers import new_id
 from app.storage.tables import Checkpoint, Run
 
 
-def request(session: Session, checkpoint_id: str, wanted: VerifySpec, *, max_attempts: int) -> Run:
+def request(
+    session: Session, checkpoint_id: str, wanted: VerifySpec, *, max_attempts: int, time_limit_seconds: float = 0.0
+) -> Run:
     """The run that does it: a new one, or the one that does the same already.
 
     Raises NotFound, InvalidInput (a run that is no evaluation of the checkpoint), Conflict (nothing to verify).
@@ -29,7 +31,7 @@ def request(session: Session, checkpoint_id: str, wanted: VerifySpec, *, max_att
         raise Conflict(f"there is nothing to verify: checkpoint {row.id} has no evaluation that succeeded")
     origin = runs.get(session, row.run_id)
     planned = verify_run(origin.spec, row.id, row.spec["epochs"], chosen, clean=wanted.clean)
-    return _live(session, planned) or _add(session, planned, row, max_attempts)
+    return _live(session, planned) or _add(session, planned, row, max_attempts, time_limit_seconds)
 
 
 def _problems(session: Session, row: Checkpoint, done: Sequence[str], wanted: Sequence[str]) -> list[Problem]:
@@ -55,12 +57,14 @@ def _live(session: Session, planned: PlannedRun) -> Run | None:
     return run
 
 
-def _add(session: Session, planned: PlannedRun, row: Checkpoint, max_attempts: int) -> Run:
+def _add(
+    session: Session, planned: PlannedRun, row: Checkpoint, max_attempts: int, time_limit_seconds: float
+) -> Run:
     """It waits for nothing: what it looks at is there. `depends_on` is how a checkpoint finds it."""
     run_id = new_id("run")
     run = Run(
         id=run_id, kind=planned.kind, key=planned.key, share_key=f"{planned.key}:{run_id}", spec=planned.spec,
-        depends_on=row.run_id, max_attempts=max_attempts,
+        depends_on=row.run_id, max_attempts=max_attempts, time_limit_seconds=time_limit_seconds,
     )
     session.add(run)
     session.flush()

@@ -8,11 +8,13 @@ from app.storage.engine import now_epoch
 from app.storage.tables import Worker
 
 
-def beat(session: Session, worker_id: str, *, device: str) -> None:
-    """A sign of life. A worker's processes may give it at once."""
+def beat(session: Session, worker_id: str, *, device: str, gpu_memory: tuple[int, int] | None = None) -> None:
+    """A sign of life, with bytes used and in all of its GPU. A worker's processes may give it at once."""
+    used, total = gpu_memory or (None, None)
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    here = insert(Worker).values(id=worker_id, device=device)
-    session.execute(here.on_conflict_do_update(index_elements=[Worker.id], set_={"seen_at": now_epoch()}))
+    memory = {"gpu_memory_used": used, "gpu_memory_total": total}
+    here = insert(Worker).values(id=worker_id, device=device, **memory)
+    session.execute(here.on_conflict_do_update(index_elements=[Worker.id], set_={"seen_at": now_epoch(), **memory}))
 
 
 def works_on(session: Session, worker_id: str, run_id: str | None) -> None:

@@ -13,7 +13,9 @@ from app.broker import BrokerDown, Doorbell, task_name
 from app.storage import runs, workers
 from app.storage.engine import now_epoch
 from app.storage.tables import Run
+from tests.app.work import in_threads
 from tests.service import make_settings
+from worker.tasks import claim_most_urgent
 
 LEASE = 60.0
 
@@ -163,7 +165,7 @@ def test_announcing_and_cancelling_at_once_end_in_no_deadlock(queue, doorbell) -
             except Exception as error:
                 faults.append(error)
 
-    lots = ((runs.announced, wanted[::-1]), (runs.announced, wanted), (runs._lock, wanted))
+    lots = ((runs.announced, wanted[::-1]), (runs.announced, wanted), (runs.hold, wanted))
     threads = [threading.Thread(target=repeat, args=one) for one in lots]
     for thread in threads:
         thread.start()
@@ -186,23 +188,42 @@ def test_while_the_broker_is_down_nothing_counts_as_announced_and_nobody_waits_l
     assert doorbell.reachable()
 
 
-def test_a_run_is_claimed_by_name_once_and_only_when_it_is_ready(queue) -> None:
-    experiment = queue.submit()
-    [train], [evaluate] = ids(queue, experiment, "train"), ids(queue, experiment, "evaluate")
-    assert queue.do(runs.claim, "host:1:1", LEASE, evaluate) is None
-    assert queue.do(runs.claim, "host:1:1", LEASE, train).id == train
-    assert queue.do(runs.claim, "host:2:1", LEASE, train) is None
-    assert queue.do(runs.claim, "host:2:1", LEASE, "run_unknown") is None
+def test_a_message_takes_the_most_urgent_run_and_as_many_messages_as_runs_take_them_all(queue) -> None:
+    queue.submit(seeds=[0, 1])
+    urgent = queue.submit(seeds=[2], priority=5)
+    taken = [claim_most_urgent(queue.database, f"host:{n}:1", LEASE, named="run_x") for n in range(3)]
+    assert all(taken)
+    assert next(run.id for run in taken if run) == ids(queue, urgent, "train")[0]
+    assert len({run.id for run in taken if run}) == 3
+    assert claim_most_urgent(queue.database, "host:9:1", LEASE, named="run_x") is None
 
 
-def test_a_claim_by_name_waits_for_whoever_is_marking_the_row(queue) -> None:
+def test_a_run_whose_message_was_spent_on_one_that_was_not_announced_yet_is_announced_again(queue, doorbell) -> None:
+    [normal] = ids(queue, queue.submit(seeds=[0]), "train")
+    announce(queue.database, doorbell, LEASE)
+    [urgent] = ids(queue, queue.submit(seeds=[1], priority=5), "train")
+    taken = claim_most_urgent(queue.database, "host:1:1", LEASE, named=normal)
+    assert taken is not None
+    assert taken.id == urgent
+    assert announce(queue.database, doorbell, LEASE) == 1, "else it would wait a minute"
+
+
+def test_a_run_whose_message_another_will_bring_is_not_announced_twice(queue, doorbell) -> None:
+    [normal] = ids(queue, queue.submit(seeds=[0]), "train")
+    queue.submit(seeds=[1], priority=5)
+    announce(queue.database, doorbell, LEASE)
+    claim_most_urgent(queue.database, "host:1:1", LEASE, named=normal)
+    assert announce(queue.database, doorbell, LEASE) == 0
+
+
+def test_a_message_is_not_spent_while_somebody_is_marking_the_rows(queue) -> None:
     experiment = queue.submit()
     [train] = ids(queue, experiment, "train")
     marked, claimed = threading.Event(), []
 
     def claim() -> None:
         assert marked.wait(10)
-        claimed.append(queue.do(runs.claim, "host:1:1", LEASE, train))
+        claimed.append(claim_most_urgent(queue.database, "host:1:1", LEASE, named=train))
 
     thread = threading.Thread(target=claim)
     thread.start()
@@ -213,6 +234,18 @@ def test_a_claim_by_name_waits_for_whoever_is_marking_the_row(queue) -> None:
         assert thread.is_alive(), "it did not wait"
     thread.join(10)
     assert claimed[0] is not None
+
+
+def test_workers_that_are_rung_at_once_take_a_run_each(queue) -> None:
+    queue.submit(seeds=list(range(6)))
+    claimed: list[str] = []
+
+    def claim(owner: str) -> None:
+        if run := claim_most_urgent(queue.database, owner, LEASE, named="run_x"):
+            claimed.append(run.id)
+
+    in_threads(claim, [(f"host:{n}:1",) for n in range(6)])
+    assert len(set(claimed)) == len(claimed) == 6
 
 
 def test_two_processes_of_a_worker_may_give_their_first_sign_of_life_at_once(queue) -> None:

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import httpx
 import pytest
 
-from tests.end_to_end.conftest import Service, finished, parent_of, processes, run_of, wait_for
+from app.storage import events
+from tests.end_to_end.conftest import PATIENCE, Service, finished, parent_of, processes, run_of, wait_for
 
 TRAINING = {"dataset": "digits", "seeds": [0], "variants": ["lif"],
             "training": {"epochs": 6, "branch_epochs": 6}, "evaluation": {"images": 110, "eps": ["32/255"]}}
@@ -51,6 +54,46 @@ def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_s
     quiet = finished(client, {**TRAINING, "fresh": True})
     assert not any(run["reused"] for run in quiet["runs"])
     assert _results(client, disturbed) == _results(client, quiet)
+
+
+@pytest.mark.slow
+def test_a_job_that_stalls_while_its_heartbeat_lives_is_stopped_and_goes_on_from_its_checkpoint(make_service) -> None:
+    service = make_service(stall_seconds="30", grace_seconds="1")  # a busy machine takes a while to import torch
+    client = service.client()
+    experiment = client.submit({**TRAINING, "variants": ["default"], "training": {"epochs": 6}})
+    run = run_of(experiment, "train")
+    wait_for(lambda: _epochs_done(client, run["id"]) >= 1, 240)
+    job = _job_pid(run["id"])
+    os.kill(job, signal.SIGSTOP)  # it lives, and does nothing; its worker goes on renewing the lease
+    wait_for(lambda: client.run(run["id"])["attempt"] == 2, 120)
+    assert job not in processes("worker.run_job", run["id"])
+    assert client.wait(experiment["id"])["state"] == "succeeded"
+    assert "going on after epoch" in client.run(run["id"])["log"]
+    with service.database() as database, database.reading() as session:
+        told = [e.data for e in events.after(session, 0, 1000) if e.run_id == run["id"] and e.kind == "state"]
+    assert [e["state"] for e in told] == ["running", "queued", "running", "succeeded"]
+    assert told[1]["error"].startswith("no progress for 30 s, the last at: epoch ")
+
+
+def test_ctrl_c_ends_the_service_within_seconds_while_streams_are_open(service: Service) -> None:
+    experiment = service.client().submit({**TRAINING, "variants": ["default"], "training": {"epochs": 60}})
+    lines: list[str] = []
+    ended = threading.Event()
+
+    def follow() -> None:
+        address = f"{service.url}/experiments/{experiment['id']}/events"
+        with httpx.stream("GET", address, timeout=PATIENCE, trust_env=False) as response:
+            lines.extend(response.iter_lines())  # raises where it is cut off in the middle
+        ended.set()
+
+    for _ in range(20):
+        threading.Thread(target=follow, daemon=True).start()
+    wait_for(lambda: "epoch 1/60" in service.client().run(run_of(experiment, "train")["id"])["log"])
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 15
+    assert ended.wait(5)
+    assert "event: progress" in lines
 
 
 def test_a_killed_worker_takes_its_job_with_it_and_another_goes_on(service: Service) -> None:

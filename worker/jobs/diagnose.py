@@ -29,11 +29,13 @@ def diagnostics(job: Job, measure: Measure, span: Span) -> list[dict[str, Any]]:
         job.keep(diagnostics={**job.run.metrics.get("diagnostics", {}), check: found})
         print(f"diagnostics: {check} {', '.join(r['verdict'] for r in found)}", flush=True)
 
-    return diagnose(
-        measure.model, pixels(test.images[few]), torch.from_numpy(test.labels[few]), torch.from_numpy(few),
-        protocol=measure.protocol, seed=measure.seed, batch_size=measure.batch_size,
-        done=job.run.metrics.get("diagnostics", {}), store=store,
-        progress=lambda share: job.progress.report(_along(span, share), f"diagnostics on {len(few)} images"),
+    return measure.batch.fitting(
+        lambda size: diagnose(
+            measure.model, pixels(test.images[few]), torch.from_numpy(test.labels[few]), torch.from_numpy(few),
+            protocol=measure.protocol, seed=measure.seed, batch_size=size,
+            done=job.run.metrics.get("diagnostics", {}), store=store,
+            progress=lambda share: job.progress.report(_along(span, share), f"diagnostics on {len(few)} images"),
+        )
     )
 
 
@@ -45,12 +47,14 @@ def corruptions(job: Job, measure: Measure, span: Span) -> None:
     for number, name in enumerate(CORRUPTIONS):
         job.progress.report(_along(span, number / len(CORRUPTIONS)), f"corruptions: {name}")
         if name not in done:
-            done[name] = accuracy_under(
-                measure.model, images, labels, ids, name, seed=seed, batch_size=measure.batch_size
+            done[name] = measure.batch.fitting(
+                lambda size, name=name: accuracy_under(  # type: ignore[misc]
+                    measure.model, images, labels, ids, name, seed=seed, batch_size=size
+                )
             )
             job.keep(corruptions={"accuracy": done})
-    found = corruption_accuracy(
-        measure.model, images, labels, ids, seed=seed, done=done, batch_size=measure.batch_size
+    found = measure.batch.fitting(
+        lambda size: corruption_accuracy(measure.model, images, labels, ids, seed=seed, done=done, batch_size=size)
     )
     job.keep(corruptions=found)
     print(f"corruptions: mean accuracy {found['mean']:.4f}, clean {found['clean']:.4f}", flush=True)

@@ -24,16 +24,24 @@ NO_SIBLINGS = "no siblings: transfer attacks were passed over"
 def run_evaluate(job: Job) -> None:
     """Clean accuracy, robust accuracy at every radius, per-image rows, adversarial images, diagnostics."""
     checkpoint, model = open_checkpoint(job, job.run.depends_on)
-    measure = Measure.open(job, job.run.id, job.spec, model)
-    _note_conditions(job)
+    measure = Measure.open(job, job.run.id, job.spec, model, lambda size: _note_conditions(job, size))
+    _note_conditions(job, measure.batch.size)
     _measure_clean(job, measure)
     share = CHECKS_SHARE if measure.protocol.diagnostics == "full" else 0.0
     blocks = _blocks(job, measure, 1 - share)
     checked = _checks(job, measure, 1 - share) if share else []
+    with job.progress.quiet():
+        _conclude(job, measure, checkpoint, blocks, checked)
+
+
+def _conclude(
+    job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult], checked: list[dict[str, Any]]
+) -> None:
+    """Verdicts, pictures, figures, of what all attacks left."""
     originals = pixels(measure.arrays.test.images[np.concatenate(measure.parts())]).numpy()
     verdicts = _verdicts(blocks, originals, measure.protocol)
     classes = measure.arrays.classes
-    job.keep(gallery=write_gallery(job, model, measure.protocol, originals, blocks, verdicts, classes))
+    job.keep(gallery=write_gallery(job, measure.model, measure.protocol, originals, blocks, verdicts, classes))
     _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
 
 
@@ -53,12 +61,14 @@ def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Pr
     return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
 
 
-def _note_conditions(job: Job) -> None:
-    """Under which every attempt worked, each once: several where a run was resumed elsewhere."""
-    earlier: list[dict[str, Any]] = job.run.metrics.get("conditions", [])
-    now = conditions(job)
+def _note_conditions(job: Job, batch: int) -> None:
+    """Under which figures were measured, each once: several where a run was resumed elsewhere, or memory ran out."""
+    anything = "clean" in job.run.metrics  # it is measured first
+    earlier: list[dict[str, Any]] = job.run.metrics.get("conditions", []) if anything else []
+    smaller = {"attack_batch": batch} if batch < job.settings.attack_batch else {}  # a later attempt begins with it
+    now = conditions(job, batch)
     if now not in earlier:
-        job.keep(conditions=[*earlier, now])
+        job.keep(conditions=[*earlier, now], **smaller)
 
 
 def _measure_clean(job: Job, measure: Measure) -> None:

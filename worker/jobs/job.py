@@ -47,6 +47,10 @@ class Job:
         with self.database.writing() as session:
             check_fence(session, self.fence)
 
+    def watch(self, model: Classifier) -> None:
+        """From now on whatever goes through the network is a sign that the job moves, between two reports too."""
+        model.encoder.register_forward_hook(lambda *_: self.progress.pulse())
+
     def keep(self, **found: Any) -> None:
         """Adds to the run's metrics what a later attempt need not do again."""
         self.run.metrics = {**self.run.metrics, **found}
@@ -62,10 +66,11 @@ def open_dataset(job: Job, name: str, fingerprint: str) -> tuple[Arrays, Dataset
         raise JobError(error.detail) from error
     if dataset.fingerprint != fingerprint:
         raise JobError(f"the images of {name} have changed since the experiment was submitted; submit it again")
-    arrays = load(
-        dataset.name, dataset.fingerprint, dataset.classes, dataset.shape, job.settings.data_dir,
-        lambda phase: job.progress.report(0.0, phase),
-    )
+    with job.progress.quiet():  # unpacking and decoding tell little, and another worker's nothing
+        arrays = load(
+            dataset.name, dataset.fingerprint, dataset.classes, dataset.shape, job.settings.data_dir,
+            lambda phase: job.progress.report(0.0, phase),
+        )
     return arrays, dataset
 
 

@@ -1,5 +1,6 @@
 """What an evaluation measures, and under which conditions: `evaluate` runs it first, `verify` once more."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
 from worker.evaluation.clean import pixels
 from worker.jobs.job import Job, open_checkpoint, open_dataset
+from worker.jobs.memory import Batch
 
 BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
 Progress = Callable[[float], None]
@@ -31,25 +33,36 @@ class Measure:
     protocol: Protocol
     arrays: Arrays
     seed: int
-    batch_size: int
+    batch: Batch
     siblings: Sequence[Classifier]
     pool: list[dict[str, Any]] | None  # the siblings as shown; None: the protocol asks for none
 
     @classmethod
-    def open(cls, job: Job, run_id: str, spec: Mapping[str, Any], model: Classifier) -> "Measure":
-        """Of the evaluation `run_id` of this specification. Raises JobError where images or siblings are gone."""
+    def open(
+        cls, job: Job, run_id: str, spec: Mapping[str, Any], model: Classifier, halved: Callable[[int], None]
+    ) -> "Measure":
+        """Of the evaluation `run_id` of this specification. `halved` hears of smaller batches, where memory is short.
+
+        Raises JobError where images or siblings are gone.
+        """
         protocol = Protocol.from_dict(spec["protocol"])
         arrays, _ = open_dataset(job, protocol.dataset, protocol.fingerprint)
         siblings, pool = _open_pool(job, run_id, spec) if "pool" in spec else ([], None)
-        return cls(model, protocol, arrays, spec["attack_seed"], job.settings.attack_batch, siblings, pool)
+        for network in (model, *siblings):
+            job.watch(network)
+        size = min(job.settings.attack_batch, job.run.metrics.get("attack_batch", job.settings.attack_batch))
+        batch = Batch(size, job.run.kind, job.device.type, halved)
+        return cls(model, protocol, arrays, spec["attack_seed"], batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
         """Accuracy and more on the whole test split."""
         test = self.arrays.test
-        return evaluate_clean(
-            self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=self.batch_size,
-            progress=progress,
-        ).to_dict()
+        return self.batch.fitting(
+            lambda size: evaluate_clean(
+                self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=size,
+                progress=progress,
+            ).to_dict()
+        )
 
     def parts(self) -> list[np.ndarray]:
         """The image ids of each block."""
@@ -59,10 +72,11 @@ class Measure:
     def block(self, ids: np.ndarray, progress: Progress) -> BlockResult:
         """Attacks the images of these ids."""
         test = self.arrays.test
-        return evaluate_block(
-            self.model, pixels(test.images[ids]), torch.from_numpy(test.labels[ids]), torch.from_numpy(ids),
-            protocol=self.protocol, seed=self.seed, batch_size=self.batch_size, siblings=self.siblings,
-            progress=progress,
+        return self.batch.fitting(
+            lambda size: evaluate_block(
+                self.model, pixels(test.images[ids]), torch.from_numpy(test.labels[ids]), torch.from_numpy(ids),
+                protocol=self.protocol, seed=self.seed, batch_size=size, siblings=self.siblings, progress=progress,
+            )
         )
 
 
@@ -80,8 +94,9 @@ def measured_blocks(
         if first + number in stored:
             yield read_block(job.settings.data_dir / stored[first + number])
             continue
+        began = time.monotonic()
         block = measure.block(part, lambda share, number=number: report(number, share))  # type: ignore[misc]
-        _store(job, first + number, block, list(block.rows()) if rows else [])
+        _store(job, first + number, block, list(block.rows()) if rows else [], time.monotonic() - began)
         print(f"block {number + 1}/{len(parts)} stored", flush=True)
         yield block
 
@@ -92,13 +107,14 @@ def read_block(path: Path) -> BlockResult:
         return BlockResult.from_arrays(loaded)
 
 
-def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]]) -> None:
+def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]], seconds: float) -> None:
     folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
     folder.mkdir(exist_ok=True)
     path = folder / f"{number:04d}-{job.fence.attempt}.npz"
     artifacts.publish(path, lambda beside: save_arrays(beside, block.to_arrays()))
     with job.database.writing() as session:
-        results.add_block(session, job.fence, number, artifacts.relative(job.settings.data_dir, path), rows)
+        stored = artifacts.relative(job.settings.data_dir, path)
+        results.add_block(session, job.fence, number, stored, rows, images=len(block.ids), seconds=seconds)
         runs.checkpointed(session, job.fence)
 
 
@@ -125,7 +141,7 @@ def _shown(row: Checkpoint, spec: Mapping[str, Any], role: str) -> dict[str, Any
     }
 
 
-def conditions(job: Job) -> dict[str, Any]:
+def conditions(job: Job, attack_batch: int) -> dict[str, Any]:
     """What float32 sums depend on beside the data: where all are equal, so are the bits."""
     if job.device.type == "cuda":
         hardware = torch.cuda.get_device_name(job.device)
@@ -133,6 +149,6 @@ def conditions(job: Job) -> dict[str, Any]:
         hardware = torch.backends.cpu.get_cpu_capability()
     return {
         "device": job.device.type, "hardware": hardware, "torch": torch.__version__,
-        "threads": torch.get_num_threads(), "attack_batch": job.settings.attack_batch,
+        "threads": torch.get_num_threads(), "attack_batch": attack_batch,
         "code_version": version("spikeproof"),
     }

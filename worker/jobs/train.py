@@ -37,7 +37,8 @@ def run_train(job: Job) -> None:
     source = None
     if name == IMAGENET:  # then three channels, and ImageNet's mean and sd
         model = _fresh(job, arrays, IMAGENET_MEAN, IMAGENET_STD)
-        _load_imagenet(job, model)
+        with job.progress.quiet():
+            _load_imagenet(job, model)
     elif name.startswith(CONTENT_PREFIX):
         source, found = open_content(job, name.removeprefix(CONTENT_PREFIX))
         model = _fresh(job, arrays, found.spec.mean, found.spec.std)
@@ -117,6 +118,7 @@ def _fit(
         print(f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.4f}, "
               f"validation {record.validation_accuracy:.4f}, {record.seconds:.1f} s", flush=True)
 
+    job.watch(model)
     hooks = Hooks(job.progress.report, on_epoch)
     state = load_state(resume, job.run.key)
     if state is not None:

@@ -28,7 +28,8 @@ def run_verify(job: Job) -> None:
     figures = [figure for number in range(len(evaluations)) for figure in again.figures(number)]
     agrees, text = verdict(figures)
     metrics = {
-        "checkpoint": row.id, "agrees": agrees, "text": text, "figures": figures, "conditions": [conditions(job)],
+        "checkpoint": row.id, "agrees": agrees, "text": text, "figures": figures,
+        "conditions": [conditions(job, again.batch)],
         "weights": {"sha256": row.sha256, "file_sha256": row.sha256, "size": row.size, "agrees": True},
     }
     with job.database.writing() as session:
@@ -55,12 +56,27 @@ class _Again:
     def figures(self, number: int) -> list[dict[str, Any]]:
         """What was stored of evaluation `number`, beside what is found now."""
         run = self.evaluations[number]
-        measure = Measure.open(self.job, run.id, run.spec, self.model)
-        on = terms(run.metrics.get("conditions", []), conditions(self.job), deterministic=self._deterministic())
+        measure = Measure.open(self.job, run.id, run.spec, self.model, self._keep_smaller)
         shown = self._shown(run)
-        found = [self._clean(run, measure, [*shown.values()], on)] if self.job.spec["clean"] else []
-        found += self._robust(number, measure, shown, on)
+        while True:  # once more where memory ran out on the way: with other batches, other bits are no fault
+            size = self.batch
+            now, fixed = conditions(self.job, size), self._deterministic()
+            on = terms(run.metrics.get("conditions", []), now, deterministic=fixed)
+            found = [self._clean(run, measure, [*shown.values()], on)] if self.job.spec["clean"] else []
+            found += self._robust(number, measure, shown, on)
+            if self.batch == size:
+                break
         return [{"run": run.id, "suite": measure.protocol.suite, "norm": measure.protocol.norm, **one} for one in found]
+
+    @property
+    def batch(self) -> int:
+        """Images attacked at once, by this or an earlier attempt, where that was fewer."""
+        size: int = self._known().get("attack_batch", self.job.settings.attack_batch)
+        return min(size, self.job.settings.attack_batch)
+
+    def _keep_smaller(self, size: int) -> None:
+        self.job.run.metrics = {**self._known(), "attack_batch": size}
+        self.job.progress.store(metrics=self.job.run.metrics)
 
     def _deterministic(self) -> bool:
         """On a GPU the gradient of a resize has no kernel that adds in a fixed order."""
@@ -73,16 +89,16 @@ class _Again:
     def _clean(self, run: Run, measure: Measure, shown: Sequence[Figure], on: Terms) -> dict[str, Any]:
         """Measured once for all evaluations of the same images and seed."""
         key = f"{measure.protocol.dataset}/{measure.protocol.fingerprint}/{measure.seed}"
-        known: dict[str, Any] = self._known()
+        known: dict[str, Any] = dict(self._known().get("clean", {}))
         if key not in known:
             measured = measure.clean(lambda share: self._report(0, "clean accuracy"))
             known[key] = json.loads(to_json(measured))
-            self.job.progress.store(metrics={"clean": known})
+            self.job.progress.store(metrics={**self._known(), "clean": known})
         return compare_clean(run.metrics["clean"], known[key], [figure.clean_accuracy for figure in shown], on)
 
     def _known(self) -> dict[str, Any]:
         with self.job.database.reading() as session:
-            return dict(runs.get(session, self.job.run.id).metrics.get("clean", {}))
+            return dict(runs.get(session, self.job.run.id).metrics)
 
     def _robust(
         self, number: int, measure: Measure, shown: Mapping[str, Figure], on: Terms
