@@ -36,7 +36,8 @@ def create(
 ) -> Experiment:
     """Stores the experiment and its runs, sharing those that others asked for.
 
-    A repeat with the same idempotency key returns the first one; raises Conflict if the body differs.
+    A repeat with the same idempotency key returns the first one; raises Conflict if the body differs, or where a
+    checkpoint that it names is gone.
     """
     lock_graph(session)
     body = spec.model_dump(mode="json")
@@ -101,10 +102,14 @@ def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
 
 
 def _finished_parents(session: Session, planned: Sequence[PlannedRun]) -> dict[str, str]:
-    """Runs that are not part of the plan but whose checkpoints it starts from: key -> id."""
+    """Runs that are not part of the plan but whose checkpoints it starts from: key -> id. Raises Conflict where one
+    has been deleted since the plan was made."""
     outside = {key for plan in planned for key in plan.needs} - {plan.key for plan in planned}
-    found = select(Run.share_key, Run.id).where(Run.share_key.in_(outside), Run.state == "succeeded")
-    return {str(key): str(run_id) for key, run_id in session.execute(found)} if outside else {}
+    query = select(Run.share_key, Run.id).where(Run.share_key.in_(outside), Run.state == "succeeded")
+    found = {str(key): str(run_id) for key, run_id in session.execute(query)} if outside else {}
+    if outside - found.keys():
+        raise Conflict("a checkpoint that the experiment names was deleted just now")
+    return found
 
 
 def get(session: Session, experiment_id: str) -> Experiment:
