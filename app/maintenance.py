@@ -1,7 +1,8 @@
-"""`spikeproof gc`, and the other commands for whoever looks after the service. None needs it to run."""
+"""`spikeproof gc`, `backup`, `restore`, `upgrade`: for whoever looks after the service. None needs it to run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +34,49 @@ def gc(
         print(f"MISSING  {lost.path}: {lost.of}")
     said = "would be freed" if dry_run else "freed"
     print(f"{len(freed)} files, {size_text(sum(one.size for one in freed))} {said}; {len(found.missing)} files missing")
+
+
+@commands.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="the tar to write")],
+    without_own_data: Annotated[
+        bool, typer.Option("--without-own-data", help="leave out DATA_DIR/datasets and DATA_DIR/weights")
+    ] = False,
+) -> None:
+    """Write every table and file into one tar, while the service runs."""
+    from app.backup import backup as write
+    from app.settings import settings
+
+    with open_database() as database:
+        written = write(database, settings().data_dir, file, own_data=not without_own_data, tell=print)
+    for problem in written.problems:
+        print(f"PROBLEM  {problem}")
+    print(f"{file}: schema {written.revision}, {len(written.members)} files, {size_text(written.bytes)}")
+
+
+@commands.command()
+def restore(file: Annotated[Path, typer.Argument(help="what `spikeproof backup` wrote")]) -> None:
+    """Fill an empty database and data folder from a backup, of SQLite or PostgreSQL alike."""
+    from app.backup import restore as fill
+    from app.settings import settings
+
+    with open_database() as database:
+        filled = fill(file, database, settings().data_dir, tell=print)
+    for problem in filled.problems:
+        print(f"PROBLEM  {problem}, said the backup")
+    print(f"restored: {sum(filled.rows.values())} rows, {size_text(filled.bytes)}")
+
+
+@commands.command()
+def upgrade(
+    without_backup: Annotated[bool, typer.Option("--without-backup", help="there is one already")] = False,
+) -> None:
+    """Back the tables up and bring them to this version's schema; the service must not run."""
+    from app.settings import settings
+    from app.upgrade import upgrade as migrate_all
+
+    with open_database() as database:
+        migrate_all(database, settings(), with_backup=not without_backup, tell=print)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
@@ -19,11 +20,13 @@ from app.settings import Settings
 from app.storage import artifacts, runs, workers
 from app.storage.engine import Database
 from app.storage.runs import Fence
+from app.storage.space import REMEDY, is_full
 
 TICK_SECONDS = 0.1
 CANCEL_CHECK_SECONDS = 1.0
 EXIT_STOPPED = 75  # asked to stop
 EXIT_LEASE_LOST = 76
+EXIT_DISK_FULL = 77
 LAST_LINES = 3
 logger = get_logger(__name__)
 
@@ -38,8 +41,15 @@ def work_on(
     device: str,
 ) -> None:
     """Runs the job of a claimed run to its end, whatever that is."""
-    log = artifacts.log_path(settings.data_dir, run_id)
-    job = _start(fence, log)
+    try:
+        log = artifacts.log_path(settings.data_dir, run_id)
+        job = _start(fence, log)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        with suppress(LeaseLost):
+            _fail(fence, database, REMEDY)
+        return
     logger.info("job started", run=run_id, attempt=fence.attempt, pid=job.pid)
     try:
         stopped = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
@@ -122,7 +132,10 @@ def _record(
     deadline = time.monotonic() + patience
     while True:
         try:
-            _record_once(job, fence, database, log, stopped=stopped or job.returncode == EXIT_STOPPED)
+            if job.returncode == EXIT_DISK_FULL:  # trying again at once would meet it again
+                _fail(fence, database, REMEDY)
+            else:
+                _record_once(job, fence, database, log, stopped=stopped or job.returncode == EXIT_STOPPED)
         except OperationalError as error:
             if time.monotonic() >= deadline:
                 raise
@@ -142,6 +155,12 @@ def _record_once(
         reason = "its worker was stopped" if stopped else _reason(job.returncode, log)
         state = runs.stop_or_requeue(session, fence, reason, count_try=not stopped)
     logger.warning("job did not finish", run=fence.run_id, attempt=fence.attempt, reason=reason, state=state)
+
+
+def _fail(fence: Fence, database: Database, reason: str) -> None:
+    with database.writing() as session:
+        runs.fail(session, fence, reason)
+    logger.error("run failed", run=fence.run_id, attempt=fence.attempt, reason=reason)
 
 
 def _reason(code: int, log: Path) -> str:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from app.api.faults import problems_of
 from app.domain.errors import (
     Conflict,
+    DiskFull,
     InvalidInput,
     NotFound,
     PayloadTooLarge,
@@ -24,14 +25,16 @@ from app.domain.errors import (
 )
 from app.domain.spec import ExperimentSpec
 from app.logs import get_logger
+from app.storage.space import is_full
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 LONGEST_DETAIL = 2_000
 _TITLES = {
     kind.status: kind.title
-    for kind in (InvalidInput, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia, ServiceUnavailable)
+    for kind in (InvalidInput, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia, ServiceUnavailable, DiskFull)
 }
+_NO_ROOM = "the server's disk is full: free space with `spikeproof gc`, or delete experiments with their files"
 logger = get_logger(__name__)
 
 
@@ -103,12 +106,21 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    if is_full(error):
+        return _no_room(request)
     logger.warning("the database did not answer", path=request.url.path, error=type(error).__name__)
     return problem(request, 503, "the database does not answer now, or is too busy; try again")
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    if is_full(error):
+        return _no_room(request)
     logger.error("unexpected error", path=request.url.path, exc_info=error)
     return problem(
         request, 500, "something went wrong here; the server's log has the details", title=SpikeproofError.title
     )
+
+
+def _no_room(request: Request) -> JSONResponse:
+    logger.error("the disk is full", path=request.url.path)
+    return problem(request, DiskFull.status, _NO_ROOM)

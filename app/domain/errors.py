@@ -7,6 +7,7 @@
     |-- PayloadTooLarge     413
     |-- UnsupportedMedia    415
     |-- ServiceUnavailable  503  try again later
+    |-- DiskFull            507
     |-- JobError            --   a job that fails however often it is tried again
     `-- LeaseLost           --   a job that no longer owns its run and must write nothing more
 """
@@ -85,6 +86,13 @@ class ServiceUnavailable(SpikeproofError):
 
     status = 503
     title = "Service unavailable"
+
+
+class DiskFull(SpikeproofError):
+    """There is no room for what the request would store."""
+
+    status = 507
+    title = "Insufficient storage"
 
 
 class JobError(SpikeproofError):

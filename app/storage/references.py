@@ -19,6 +19,7 @@ class Reference:
 
     path: str
     of: str
+    sha256: str | None = None  # where the row has it
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def run_states(session: Session) -> dict[str, RunState]:
 
 def references(session: Session) -> Iterator[Reference]:
     """Every file that some row speaks of."""
-    for name, path in session.execute(select(Checkpoint.id, Checkpoint.path)):
-        yield Reference(path, f"checkpoint {name}")
+    for name, path, sha256 in session.execute(select(Checkpoint.id, Checkpoint.path, Checkpoint.sha256)):
+        yield Reference(path, f"checkpoint {name}", sha256)
     for run_id, block, path in session.execute(
         select(EvaluationBlock.run_id, EvaluationBlock.block, EvaluationBlock.path)
     ):
