@@ -6,10 +6,12 @@ from typing import Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.api.answers import Answers
 from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
+from app.storage.results import KnownFigures
 from app.sweeper import Sweeper
 
 
@@ -22,6 +24,8 @@ class Services:
     sweeper: Sweeper
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
+    figures: KnownFigures = field(default_factory=KnownFigures)
+    answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import case, func, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import SHARED, ExperimentState, RunState, experiment_state
@@ -129,17 +129,17 @@ def runs_of_many(
     session: Session, experiment_ids: Sequence[str], *, in_full: bool = True
 ) -> dict[str, list[WantedRun]]:
     """The runs of several experiments, in one query; not `in_full`: only what their progress needs."""
+    few = (Run.kind, Run.state, Run.progress, Run.started_at, Run.finished_at)
     query = (
-        select(ExperimentRun.experiment_id, Run, ExperimentRun.reused)
+        select(ExperimentRun.experiment_id, ExperimentRun.reused, *((Run,) if in_full else few))
         .join(Run, ExperimentRun.run_id == Run.id)
         .where(ExperimentRun.experiment_id.in_(experiment_ids))
         .order_by(ExperimentRun.experiment_id, ExperimentRun.position)
     )
-    if not in_full:
-        query = query.options(load_only(Run.kind, Run.state, Run.progress, Run.started_at, Run.finished_at))
     found: dict[str, list[WantedRun]] = {experiment_id: [] for experiment_id in experiment_ids}
-    for experiment_id, run, reused in session.execute(query):
-        found[experiment_id].append(WantedRun(run, reused))
+    for row in session.execute(query):
+        run: Any = row.Run if in_full else row  # which has those few columns by the same names, and costs a tenth
+        found[row.experiment_id].append(WantedRun(run, row.reused))
     return found
 
 
