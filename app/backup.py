@@ -145,7 +145,7 @@ def _add(tar: tarfile.TarFile, contents: Contents | None, name: str, source: Pat
         info = tarfile.TarInfo(name)
         info.size = len(source) if isinstance(source, bytes) else os.fstat(opened.fileno()).st_size
         info.mtime, info.mode = int(time.time()), 0o644
-        tar.addfile(info, hashing)  # type: ignore[arg-type]  # reads is all that is asked of it
+        tar.addfile(info, hashing)
     sha256 = hashing.digest.hexdigest()
     if contents is not None:
         contents.members[name] = {"sha256": sha256, "size": info.size}

@@ -36,8 +36,9 @@ def tables(connection: Connection) -> list[Table]:
     found = MetaData()
     found.reflect(connection)
     kept = [table for table in found.sorted_tables if table.name not in SKIPPED]
-    for column in (c for table in kept for c in table.columns if isinstance(c.type, JSON)):
-        column.type.none_as_null = bool(column.nullable)
+    for column in (c for table in kept for c in table.columns):
+        if isinstance(column.type, JSON):
+            column.type.none_as_null = bool(column.nullable)
     return kept
 
 
