@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,19 +143,21 @@ def alone(address: str, pid: int, count: int = 40) -> None:
             print(f"{name:24} {times}  {length / 1024:7.0f} KiB", flush=True)
 
 
-async def load(address: str, seconds: float, rate: float, connections: int) -> tuple[dict[str, list[float]], int]:
+Found = dict[str, list[float]]
+
+
+async def load(address: str, seconds: float, rate: float, connections: int) -> tuple[Found, "Counter[str]"]:
     """Open loop: a request is due whether or not those before it were answered; its wait counts."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    found: dict[str, list[float]] = {name: [] for name in CALLS}
-    errors = 0
+    found: Found = {name: [] for name in CALLS}
+    errors: Counter[str] = Counter()
 
     async def ask(client: httpx.AsyncClient, name: str, due: float) -> None:
-        nonlocal errors
         try:
             answer = await client.get(CALLS[name])
-            errors += answer.status_code != 200
-        except httpx.HTTPError:
-            errors += 1
+            errors[str(answer.status_code)] += answer.status_code != 200
+        except httpx.HTTPError as error:
+            errors[type(error).__name__] += 1
         found[name].append(time.monotonic() - due)
 
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
@@ -178,7 +181,7 @@ def writer(database: Database, data_dir: Path) -> Iterator[None]:
             number += 1
             with database.writing() as session:
                 if number % 40 == 0:
-                    add_experiment(session, data_dir, EXPERIMENTS + number)
+                    add_experiment(session, data_dir, EXPERIMENTS + number // 40)
                 else:
                     experiments.archive(session, experiments.page(session, after=None, limit=1)[0][0].id, restore=True)
 
@@ -191,11 +194,11 @@ def writer(database: Database, data_dir: Path) -> Iterator[None]:
         thread.join()
 
 
-def report(found: dict[str, list[float]], errors: int) -> None:
+def report(found: Found, errors: "Counter[str]") -> None:
     for name, times in {**found, "all": [t for ts in found.values() for t in ts]}.items():
         cuts = quantiles(times, n=100)
         print(f"{name:24} p50 {1000 * cuts[49]:7.1f}  p95 {1000 * cuts[94]:7.1f}  p99 {1000 * cuts[98]:7.1f} ms")
-    print(f"{sum(map(len, found.values()))} requests, {errors} errors", flush=True)
+    print(f"{sum(map(len, found.values()))} requests, {errors.total()} errors {dict(+errors)}", flush=True)
 
 
 def main() -> None:
