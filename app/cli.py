@@ -9,6 +9,7 @@ import typer
 
 from app.domain.errors import SpikeproofError
 from app.key_commands import keys_cli
+from app.maintenance import commands
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -18,6 +19,7 @@ cli = typer.Typer(
     name="spikeproof", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
 )
+cli.add_typer(commands)
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port")]
 Host = Annotated[str | None, typer.Option(help="address to listen on")]
 

@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.maintenance import size_text
 from app.processes import visible_gpus
 from app.settings import settings
-from app.storage import datasets
+from app.storage import artifacts, datasets
 from app.storage.engine import Database
 
 Check = tuple[str, bool, str]
@@ -24,6 +25,7 @@ def checks() -> Iterator[Check]:
     yield from _packages()
     yield "processors", True, f"{os.cpu_count()} cores, {len(visible_gpus())} NVIDIA GPUs"
     yield _data_folder()
+    yield "disk use", True, _disk_use()
     yield _database()
     if settings().broker_url:
         yield _broker()
@@ -48,6 +50,13 @@ def _data_folder() -> Check:
         return "data folder", False, f"{folder}: {error.strerror}; set SPIKEPROOF_DATA_DIR"
     enough = free > _NEED_BYTES and os.access(folder, os.W_OK)
     return "data folder", enough, f"{folder}, {free / 2**30:.1f} GiB free"
+
+
+def _disk_use() -> str:
+    """Of the runs, and of everything."""
+    folder = settings().data_dir
+    runs, total = artifacts.folder_bytes(folder / "runs"), artifacts.folder_bytes(folder)
+    return f"{size_text(total)} in the data folder, {size_text(runs)} of it by runs; `spikeproof gc` frees what is dead"
 
 
 def _database() -> Check:

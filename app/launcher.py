@@ -74,7 +74,7 @@ class Launcher:
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:  # what is open by then is closed where a later step fails
             if self.api:
-                opened.enter_context(_lock_folder(self.settings.data_dir))
+                opened.enter_context(lock_folder(self.settings.data_dir))
                 self._socket = opened.enter_context(_listen(self.settings.host, self.settings.port))
             self._database = opened.enter_context(closing(Database(self.settings.resolved_database_url)))
             migrate.upgrade(self._database)
@@ -202,7 +202,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     } | {"SPIKEPROOF_DATA_DIR": str(settings.data_dir.resolve())}
 
 
-def _lock_folder(folder: Path) -> IO[str]:
+def lock_folder(folder: Path) -> IO[str]:
+    """Held while the file is open: one service a folder. Raises CannotStart."""
     lock = (folder / "service.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

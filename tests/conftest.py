@@ -7,6 +7,7 @@ SPIKEPROOF_TEST_NO_SKIP=1 turns a skip into a failure.
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +34,23 @@ def skip_or_fail(reason: str) -> NoReturn:
     if os.environ.get("SPIKEPROOF_TEST_NO_SKIP") == "1":
         pytest.fail(f"SPIKEPROOF_TEST_NO_SKIP=1, but {reason}")
     pytest.skip(reason)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of this size ("1m") that can be filled up."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        skip_or_fail("there is no `mount`, so no disk can be filled up")
+    if mounted.returncode != 0:
+        skip_or_fail(f"no small disk can be mounted here, which only root may do: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The process of one job: `python -m worker.run_job RUN_ID --owner OWNER --attempt N --parent PID`.
 
 Started by the supervisor, which has claimed the run. It ends with 0 when the run has reached a final
-state, with 75 when it was asked to stop, with 76 when another attempt owns the run.
+state, with 75 when it was asked to stop, with 76 when another attempt owns the run, with 77 when the disk is full.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.domain.errors import JobError, LeaseLost
 from app.logs import configure
@@ -18,8 +19,9 @@ from app.settings import settings
 from app.storage import runs
 from app.storage.engine import Database
 from app.storage.runs import Fence
+from app.storage.space import is_full
 from worker.progress import Progress, Stopped
-from worker.supervisor import EXIT_LEASE_LOST, EXIT_STOPPED
+from worker.supervisor import EXIT_DISK_FULL, EXIT_LEASE_LOST, EXIT_STOPPED
 
 
 def main() -> int:
@@ -37,12 +39,16 @@ def main() -> int:
     except Stopped:
         return EXIT_STOPPED
     except LeaseLost as error:
-        print(error, file=sys.stderr)
+        with suppress(OSError):
+            print(error, file=sys.stderr)
         return EXIT_LEASE_LOST
     except JobError as error:
         return _fail(database, fence, error.detail)
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log may lie on a disk that is full
+            traceback.print_exc()
+        if is_full(error):
+            return EXIT_DISK_FULL
         detail = _out_of_memory(database, fence, error)
         return _fail(database, fence, detail) if detail else 1
     return 0
@@ -92,7 +98,8 @@ def _job_of(kind: str) -> Callable[..., None]:
 
 
 def _fail(database: Database, fence: Fence, detail: str) -> int:
-    print(detail, file=sys.stderr)
+    with suppress(OSError):
+        print(detail, file=sys.stderr)
     try:
         with database.writing() as session:
             runs.fail(session, fence, detail)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
@@ -21,12 +22,14 @@ from app.settings import Settings
 from app.storage import artifacts, runs, watching, workers
 from app.storage.engine import Database
 from app.storage.runs import Fence
+from app.storage.space import REMEDY, is_full
 from worker.patience import WANTED, Patience, Stop
 
 TICK_SECONDS = 0.1
 CANCEL_CHECK_SECONDS = 1.0
 EXIT_STOPPED = 75  # asked to stop
 EXIT_LEASE_LOST = 76
+EXIT_DISK_FULL = 77
 LAST_LINES = 3
 logger = get_logger(__name__)
 
@@ -48,8 +51,15 @@ def work_on(
 def _work_on(
     fence: Fence, database: Database, settings: Settings, *, should_stop: Callable[[], bool], device: str
 ) -> None:
-    log = artifacts.log_path(settings.data_dir, fence.run_id)
-    job = _start(fence, log)
+    try:
+        log = artifacts.log_path(settings.data_dir, fence.run_id)
+        job = _start(fence, log)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        with suppress(LeaseLost):
+            _fail(fence, database, REMEDY)
+        return
     logger.info("job started", pid=job.pid)
     try:
         stop = _watch(job, fence, database, settings, should_stop=should_stop, device=device)
@@ -152,7 +162,10 @@ def _record(
     deadline = time.monotonic() + patience
     while True:
         try:
-            _record_once(job, fence, database, log, stop)
+            if job.returncode == EXIT_DISK_FULL:  # trying again at once would meet it again
+                _fail(fence, database, REMEDY)
+            else:
+                _record_once(job, fence, database, log, stop)
         except OperationalError as error:
             if time.monotonic() >= deadline:
                 raise
@@ -173,6 +186,12 @@ def _record_once(
             return
         state = runs.stop_or_requeue(session, fence, stop.reason, count_try=stop.count_try, final=stop.final)
     logger.warning("job did not finish", reason=stop.reason, state=state)
+
+
+def _fail(fence: Fence, database: Database, reason: str) -> None:
+    with database.writing() as session:
+        runs.fail(session, fence, reason)
+    logger.error("run failed", reason=reason)
 
 
 def _reason(code: int, log: Path) -> str:

@@ -1,7 +1,7 @@
 """What the leaderboard, the curves and the comparison of rows have in common."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,14 @@ def measured_of(services: Services, dataset: str, norm: Norm, **filters: Any) ->
     with services.database.reading() as session:
         if dataset not in known and not results.any_measured(session, dataset):
             raise NotFound.of("data set", dataset, known)
-        return results.measured(session, dataset, norm=norm, **filters)
+        return services.figures.measured(session, dataset, norm=norm, **filters)
+
+
+def kept(services: Services, request: Request, dataset: str, wanted: str, make: Callable[[], Response]) -> Response:
+    """The answer to this very request in the format that is wanted."""
+    with services.database.reading() as session:
+        version = results.figures_version(session, dataset)
+    return services.answers.get((request.url.path, request.url.query, wanted), version, make)
 
 
 def per_image_of(services: Services) -> PerImage:

@@ -20,7 +20,7 @@ from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict, VerifySpec
 from app.inference.images import decode_image, read_pixels
 from app.inference.predict import predict as predict_images
-from app.storage import results, trail, verifications
+from app.storage import artifacts, results, trail, verifications
 from app.storage.tables import Checkpoint
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
@@ -61,10 +61,12 @@ def list_(
 
 @router.get("/{checkpoint_id}", summary="One checkpoint with its specification")
 def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
-    """Specification, seed, metrics, sha256, size, parent; whether its figures were verified, and what came of it."""
+    """Specification, seed, metrics, sha256, size, parent; whether its figures were verified, and what came of it;
+    `disk_bytes` of its file, 0 where that is gone."""
     with services.database.reading() as session:
         row = results.checkpoint(session, checkpoint_id)
-        return views.checkpoint_in_full(row, verifications.last(session, row))
+        shown = views.checkpoint_in_full(row, verifications.last(session, row))
+    return shown | {"disk_bytes": artifacts.file_bytes(services.settings.data_dir / row.path)}
 
 
 @router.post("/{checkpoint_id}/verify", status_code=202, summary="Compute the stored figures again")

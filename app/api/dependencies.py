@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.api.answers import Answers
 from app.api.hub import Hub
 from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
+from app.storage.results import KnownFigures
 from app.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Services:
     metrics: "Metrics"
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
+    figures: KnownFigures = field(default_factory=KnownFigures)
+    answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
 
 

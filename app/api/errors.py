@@ -15,6 +15,7 @@ from app.api.faults import problems_of
 from app.api.requests import HEADER, request_id
 from app.domain.errors import (
     Conflict,
+    DiskFull,
     Forbidden,
     HeadersTooLarge,
     InvalidInput,
@@ -30,6 +31,7 @@ from app.domain.errors import (
 )
 from app.domain.spec import ExperimentSpec
 from app.logs import get_logger
+from app.storage.space import is_full
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -37,8 +39,9 @@ LONGEST_DETAIL = 2_000
 _TITLES = {
     kind.status: kind.title
     for kind in (InvalidInput, Unauthorized, Forbidden, NotFound, Conflict, PayloadTooLarge, UnsupportedMedia,
-                 Misdirected, TooManyRequests, HeadersTooLarge, ServiceUnavailable)
+                 Misdirected, TooManyRequests, HeadersTooLarge, ServiceUnavailable, DiskFull)
 }  # fmt: skip
+_NO_ROOM = "the server's disk is full: free space with `spikeproof gc`, or delete experiments with their files"
 logger = get_logger(__name__)
 
 
@@ -124,13 +127,22 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    if is_full(error):
+        return _no_room(request)
     logger.warning("the database did not answer", path=request.url.path, request=request_id(request),
                    error=type(error).__name__)
     return problem(request, 503, "the database does not answer now, or is too busy; try again")
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    if is_full(error):
+        return _no_room(request)
     name = request_id(request)
     logger.error("unexpected error", path=request.url.path, request_id=name, exc_info=error)
     detail = f"something went wrong here; the server's log has the details, under request {name}"
     return problem(request, 500, detail, title=SpikeproofError.title, headers={HEADER: name})
+
+
+def _no_room(request: Request) -> JSONResponse:
+    logger.error("the disk is full", path=request.url.path, request_id=request_id(request))
+    return problem(request, DiskFull.status, _NO_ROOM)

@@ -1,4 +1,4 @@
-"""`/experiments`: submit, list, look at, cancel, archive."""
+"""`/experiments`: submit, list, look at, cancel, archive, delete."""
 
 import time
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState, RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments, results, runs, trail, weights
+from app.storage import artifacts, datasets, deletion, experiments, results, runs, trail, weights
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
@@ -128,11 +128,13 @@ def list_(
 
 @router.get("/{experiment_id}", summary="One experiment with its runs")
 def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
-    """State, progress 0..1, estimated seconds left, every run."""
+    """State, progress 0..1, estimated seconds left, every run; `disk_bytes` of all their files, shared ones too."""
     with services.database.reading() as session:
         row = experiments.get(session, experiment_id)
         by = trail.submitters(session, [row.id]).get(row.id)
-        return views.experiment(row, experiments.runs_of(session, experiment_id), time.time(), by)
+        wanted = experiments.runs_of(session, experiment_id)
+        shown = views.experiment(row, wanted, time.time(), by)
+    return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 
 @router.post("/{experiment_id}/cancel", summary="Stop what no other experiment wants")
@@ -144,12 +146,28 @@ def cancel(experiment_id: str, services: ServicesOf, actor: ActorOf) -> dict[str
     return show(experiment_id, services)
 
 
-@router.delete("/{experiment_id}", summary="Archive")
+@router.delete("/{experiment_id}", summary="Archive, or delete with its files")
 def archive(
-    experiment_id: str, services: ServicesOf, actor: ActorOf, restore: Annotated[bool, Query()] = False
+    experiment_id: str, services: ServicesOf, actor: ActorOf, restore: Annotated[bool, Query()] = False,
+    files: Annotated[bool, Query(description="delete for good what nothing else needs")] = False,
 ) -> dict[str, Any]:
-    """Hides it from lists (`?restore=true` shows it again); its results stay."""
+    """Hides it from lists (`?restore=true` shows it again); its results stay. With `?files=true` it goes for good, with
+    its runs, checkpoints, evaluations and files: not those that another experiment has, or that others depend on. Not
+    while it runs."""
+    if files and restore:
+        raise InvalidInput([Problem("/files", "in the query: cannot be deleted and restored at once; say one")])
+    if files:
+        return _delete(experiment_id, services, actor)
     with services.database.writing() as session:
         experiments.archive(session, experiment_id, restore=restore)
         trail.note(session, actor, "restored" if restore else "archived", experiment_id)
     return show(experiment_id, services)
+
+
+def _delete(experiment_id: str, services: Services, actor: Actor) -> dict[str, Any]:
+    """The rows first: files without a row are found by `spikeproof gc`, should this process die in between."""
+    with services.database.writing() as session:
+        gone, kept = deletion.delete(session, experiment_id)
+        trail.note(session, actor, "deleted", experiment_id)
+    freed = artifacts.remove_runs(services.settings.data_dir, gone)
+    return {"id": experiment_id, "state": "deleted", "deleted_runs": gone, "kept_runs": kept, "freed_bytes": freed}

@@ -12,6 +12,7 @@ from app.api.boards import (
     Images,
     accepted,
     answers_in,
+    kept,
     measured_of,
     per_image_of,
     radius_of,
@@ -49,17 +50,24 @@ def show(
     format: AnyFormat = None,
 ) -> Response:
     """Rows of one protocol: by default the headline radius under the strongest suite that is complete."""
-    measured = measured_of(services, dataset, norm, suite=suite, images=images)
-    shown = _shown(measured, dataset, norm, eps)
-    kept = [
-        m for m in measured
-        if architecture in (None, m.architecture) and variant in (None, m.variant)
-        and recipe in (None, m.recipe) and precision in (None, m.precision)
-        and freeze_depth in (None, m.freeze_depth)
-    ]
-    rows = leaderboard(kept, choose_protocol(shown), sort, per_image_of(services))
-    board: dict[str, Any] = {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)}
     wanted = format or accepted(request)
+
+    def make() -> Response:
+        measured = measured_of(services, dataset, norm, suite=suite, images=images)
+        shown = _shown(measured, dataset, norm, eps)
+        chosen = [
+            m for m in measured
+            if architecture in (None, m.architecture) and variant in (None, m.variant)
+            and recipe in (None, m.recipe) and precision in (None, m.precision)
+            and freeze_depth in (None, m.freeze_depth)
+        ]
+        rows = leaderboard(chosen, choose_protocol(shown), sort, per_image_of(services))
+        return _as(wanted, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
+
+    return kept(services, request, dataset, wanted, make)
+
+
+def _as(wanted: Literal["json", "csv", "md", "latex", "html"], board: dict[str, Any]) -> Response:
     if wanted == "html":
         return Response(leaderboard_page(board), media_type="text/html", headers=VARY)
     if wanted == "json":
@@ -84,8 +92,8 @@ def show_matrix(
     freeze depths, the one measured last is shown and the `others` are counted: filter to tell them apart."""
     measured = measured_of(services, dataset, norm, suite=suite)
     shown = _shown(measured, dataset, norm, eps)
-    kept = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
-    cells = matrix(kept, choose_protocol(shown), metric, list(ARCHITECTURES), per_image_of(services))
+    chosen = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
+    cells = matrix(chosen, choose_protocol(shown), metric, list(ARCHITECTURES), per_image_of(services))
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, dataset, norm, eps)}
     wanted = format or accepted(request)
     if wanted == "json" or wanted == "html":

@@ -19,7 +19,7 @@ from app.domain.access import Actor
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 from app.domain.imports import Declared, read_declared
 from app.inference.imports import FILE, examine, register
-from app.storage import verifications
+from app.storage import artifacts, verifications
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
 CHUNK = 2**20
@@ -98,4 +98,5 @@ def _import(services: Services, actor: Actor, file: UploadFile, declared: Declar
         weights = examine(path, declared, data_dir)
         row, new = register(services.database, data_dir, weights, by=actor)
     with services.database.reading() as session:
-        return views.checkpoint_in_full(row, verifications.last(session, row)), new
+        shown = views.checkpoint_in_full(row, verifications.last(session, row))
+    return shown | {"disk_bytes": artifacts.file_bytes(data_dir / row.path)}, new

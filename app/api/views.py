@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.domain.lifecycle import TERMINAL
-from app.domain.subject import subject_of
+from app.domain.subject import shown_subject
 from app.storage import experiments
 from app.storage.experiments import WantedRun
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
@@ -59,7 +59,7 @@ def eta(runs: Sequence[Run | Brief], now: float) -> float | None:
 def run(row: Run) -> dict[str, Any]:
     """A run in a list."""
     spec = row.spec
-    subject = spec["subject"] if "subject" in spec else subject_of(spec)
+    subject = spec["subject"] if "subject" in spec else shown_subject(spec)
     shown = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
     return {
         "id": row.id, "kind": row.kind, "state": row.state, **{name: subject[name] for name in shown},

@@ -12,6 +12,7 @@
     |-- TooManyRequests     429  `retry_after` says when to come again
     |-- HeadersTooLarge     431
     |-- ServiceUnavailable  503  try again later
+    |-- DiskFull            507
     |-- JobError            --   a job that fails however often it is tried again
     `-- LeaseLost           --   a job that no longer owns its run and must write nothing more
 """
@@ -129,6 +130,13 @@ class ServiceUnavailable(SpikeproofError):
 
     status = 503
     title = "Service unavailable"
+
+
+class DiskFull(SpikeproofError):
+    """There is no room for what the request would store."""
+
+    status = 507
+    title = "Insufficient storage"
 
 
 class JobError(SpikeproofError):

@@ -3,7 +3,8 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """The shape of the API."""
         return {
-            "mean": self.mean, "sd": self.sd, "n": self.n, "ci95": list(self.ci95), "by_seed": self.by_seed,
+            "mean": self.mean, "sd": self.sd, "n": self.n, "ci95": list(self.ci95), "by_seed": {**self.by_seed},
             "interval": self.interval,
         }
 
@@ -52,19 +53,26 @@ def estimate(
     (seeds, images), the same images in the same order for every seed, or None where that is not known.
     Raises ValueError for no seeds.
     """
-    values = list(by_seed.values())
-    if not values:
+    if not by_seed:
         raise ValueError("no values to estimate from")
+    found = _without_shares(tuple(by_seed.items()), images)
+    matrix = shares() if shares is not None and found.interval == "student-t" and found.n >= BOOTSTRAP_SEEDS else None
+    if matrix is None:
+        return found
+    low, high = hierarchical_bootstrap(matrix)
+    interval = (min(low, found.mean), max(high, found.mean))
+    return replace(found, ci95=interval, interval="hierarchical-bootstrap")
+
+
+@lru_cache(maxsize=20_000)  # a board has thousands of these, and they are the same from look to look
+def _without_shares(by_seed: tuple[tuple[str, float], ...], images: int) -> Estimate:
+    values = [value for _, value in by_seed]
     mean, n = math.fsum(values) / len(values), len(values)
     sd = statistics.stdev(values) if n > 1 else None
-    ordered = dict(sorted(by_seed.items(), key=lambda kv: _seed_order(kv[0])))
+    ordered = dict(sorted(by_seed, key=lambda kv: _seed_order(kv[0])))
     if sd is None or set(values) in ({0.0}, {1.0}):
         return Estimate(mean, sd, n, clopper_pearson(mean * images, images), ordered, "clopper-pearson")
-    matrix = shares() if shares is not None and n >= BOOTSTRAP_SEEDS else None
-    if matrix is None:
-        return Estimate(mean, sd, n, student_interval(mean, sd, n), ordered)
-    low, high = hierarchical_bootstrap(matrix)
-    return Estimate(mean, sd, n, (min(low, mean), max(high, mean)), ordered, "hierarchical-bootstrap")
+    return Estimate(mean, sd, n, student_interval(mean, sd, n), ordered)
 
 
 def hierarchical_bootstrap(

@@ -15,10 +15,15 @@ _SHORT = {"learning_rate": "lr", "batch_size": "batch", "freeze_depth": "frozen"
 
 def subject_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Architecture, variant, recipe, seeds, `<X,Y>`, the cell of the table, and what is not as usual."""
+    return {**shown_subject(spec), "group": group_of(spec)}
+
+
+def shown_subject(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the cell, whose name costs a digest: for lists."""
     return {
         "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
         "recipe": spec["training"]["recipe"], "precision": "float32", "seed": spec["seed"],
-        "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec), "group": group_of(spec),
+        "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec),
         "settings": settings_text(spec),
     }
 

@@ -13,7 +13,8 @@
 """
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 LOG_TAIL_BYTES = 64 * 1024
@@ -73,3 +74,32 @@ def read_log(data_dir: Path, run_id: str, tail: int = LOG_TAIL_BYTES) -> str:
     with path.open("rb") as log:
         log.seek(max(0, path.stat().st_size - tail))
         return log.read().decode("utf-8", "replace")
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files below it take, by their lengths; 0 where there is no such folder."""
+    return sum(file_bytes(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
+
+
+def file_bytes(path: Path) -> int:
+    """The file's length; 0 where there is none."""
+    try:
+        return path.lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):  # a job renames and removes meanwhile
+        return 0
+
+
+def runs_bytes(data_dir: Path, run_ids: Iterable[str]) -> int:
+    """What the folders of these runs take."""
+    return sum(folder_bytes(data_dir / "runs" / run_id) for run_id in run_ids)
+
+
+def remove_runs(data_dir: Path, run_ids: Iterable[str]) -> int:
+    """Removes the folders of runs whose rows are gone; returns the bytes freed. What cannot be removed, `gc` finds."""
+    freed = 0
+    for run_id in run_ids:
+        folder = data_dir / "runs" / run_id
+        size = folder_bytes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        freed += size - folder_bytes(folder)
+    return freed

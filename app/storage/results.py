@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, outerjoin, select, tuple_
+from sqlalchemy import delete, func, insert, outerjoin, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.epsilon import format_epsilon, parse_epsilon
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.domain.statistics import Shares
 
 PAGE = 10_000  # per-image rows read at once
+MOST_KNOWN = 20_000  # figures of no interest to the question in hand that are kept all the same
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -229,16 +230,46 @@ def any_measured(session: Session, dataset: str) -> bool:
     return session.scalar(select(Figure.run_id).where(Figure.dataset == dataset).limit(1)) is not None
 
 
-def measured(session: Session, dataset: str, **equal: Any) -> list[Measured]:
+def figures_version(session: Session, dataset: str) -> tuple[int, float]:
+    """Another one whenever figures of the data set came or went: published, they never change."""
+    query = select(func.count(), func.coalesce(func.sum(Figure.created_at), 0.0)).where(Figure.dataset == dataset)
+    count, total = session.execute(query).one()
+    return count, total
+
+
+class KnownFigures:
+    """`measured`, from one call to the next: a figure that was read once is not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, float], Measured] = {}
+
+    def measured(self, session: Session, dataset: str, **equal: Any) -> list[Measured]:
+        """As the function of that name. Threads may call it at once: at worst both read the same."""
+        keys = select(Figure.run_id, Figure.eps, Figure.created_at).where(*_equal(dataset, equal))
+        wanted = [(run_id, eps, at) for run_id, eps, at in session.execute(keys.order_by(Figure.run_id, Figure.eps))]
+        known = self._known
+        new = sorted({run_id for run_id, eps, at in wanted if (run_id, eps, at) not in known})
+        for start in range(0, len(new), PAGE):
+            some = Figure.run_id.in_(new[start : start + PAGE])
+            known = known | {(m.run_id, m.eps, m.created_at): m for m in measured(session, dataset, some)}
+        if new:
+            gone = len(known) > 2 * len(wanted) + MOST_KNOWN
+            self._known = {key: known[key] for key in wanted} if gone else known
+        return [known[key] for key in wanted]
+
+
+def _equal(dataset: str, equal: Mapping[str, Any]) -> list[Any]:
+    given = [getattr(Figure, name) == value for name, value in equal.items() if value is not None]
+    return [Figure.dataset == dataset, *given]
+
+
+def measured(session: Session, dataset: str, *where: Any, **equal: Any) -> list[Measured]:
     """The figures of a data set as the leaderboard takes them; filters that are None do not count."""
     depth = Run.spec["training"]["freeze_depth"].as_integer()
     trained = outerjoin(Figure, Checkpoint, Figure.checkpoint_id == Checkpoint.id)
     query = select(Figure, depth).select_from(trained.outerjoin(Run, Checkpoint.run_id == Run.id))
-    query = query.where(Figure.dataset == dataset)
-    for name, value in equal.items():
-        if value is not None:
-            query = query.where(getattr(Figure, name) == value)
-    return [_measured(figure, frozen) for figure, frozen in session.execute(query.order_by(Figure.run_id))]
+    query = query.where(*_equal(dataset, equal), *where).order_by(Figure.run_id, Figure.eps)
+    return [_measured(figure, frozen) for figure, frozen in session.execute(query)]
 
 
 def _measured(figure: Figure, freeze_depth: int | None) -> Measured:

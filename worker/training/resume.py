@@ -9,7 +9,8 @@ from worker.training.loop import State
 
 def save_state(path: Path, state: State, identity: str) -> None:
     """Writes the state of the training named by `identity` (its specification's key)."""
-    torch.save({"identity": identity, **vars(state)}, path)
+    with path.open("wb") as file:  # torch, given a path, does not tell why it could not write
+        torch.save({"identity": identity, **vars(state)}, file)
 
 
 def load_state(path: Path, identity: str) -> State | None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from app.domain.epsilon import format_epsilon
 from app.storage import results, runs
+from tests.app.work import Queue
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SMALL = {"dataset": "digits", "variants": ["default"], "seeds": [0]}
@@ -302,3 +303,32 @@ def lay_out_pairs(folder: Path) -> None:
         for name in ("a", "b"):
             (folder / split / name).mkdir(parents=True)
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / split / name / "0.png")
+
+
+def test_an_experiment_is_deleted_with_its_files_and_the_disk_use_of_each_is_shown(
+    api: httpx.Client, queue: Queue, data_dir: Path, problem_of
+) -> None:
+    experiment = api.post("/experiments", json=SMALL).json()["id"]
+    problem = problem_of(api.delete(f"/experiments/{experiment}", params={"files": True}), 409)
+    assert "cancel it first" in problem["detail"]
+    fence = queue.must_claim()
+    folder = data_dir / "runs" / fence.run_id / "attempt-1"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 1000)
+    (folder.parent / "log.txt").write_bytes(b"y" * 234)
+    checkpoint = queue.checkpoint(fence, path=f"runs/{fence.run_id}/attempt-1/model.safetensors")
+    queue.succeed(fence)
+    queue.work_off()
+    assert api.get(f"/experiments/{experiment}").json()["disk_bytes"] == 1234
+    assert api.get(f"/checkpoints/{checkpoint}").json()["disk_bytes"] == 1000
+    assert api.delete(f"/experiments/{experiment}").json()["archived_at"] is not None
+    answer = api.delete(f"/experiments/{experiment}", params={"files": True})
+    assert answer.status_code == 200
+    deleted = answer.json()
+    assert (deleted["state"], deleted["freed_bytes"], len(deleted["deleted_runs"])) == ("deleted", 1234, 2)
+    assert not folder.parent.exists()
+    problem_of(api.get(f"/experiments/{experiment}"), 404)
+    problem_of(api.get(f"/checkpoints/{checkpoint}"), 404)
+    problem_of(api.delete(f"/experiments/{experiment}", params={"files": True}), 404)
+    again = {"files": True, "restore": True}
+    assert problem_of(api.delete(f"/experiments/{experiment}", params=again), 422)["errors"][0]["pointer"] == "/files"

@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from sqlalchemy import inspect, select, text
 
 from app.domain.lifecycle import SHARED
@@ -126,3 +127,24 @@ def test_several_processes_may_upgrade_at_once(empty_database: Database) -> None
     assert faults == []
     with empty_database.reading() as session:
         assert session.scalar(text("SELECT count(*) FROM alembic_version")) == 1
+
+
+def test_the_schema_of_a_newer_version_is_refused_with_what_to_do(empty_database: Database) -> None:
+    migrate.upgrade(empty_database)
+    newest = migrate.current(empty_database)
+    assert newest == migrate.newest()
+    migrate.require_current(empty_database)
+    with empty_database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for step in (migrate.upgrade, migrate.require_current):
+        with pytest.raises(migrate.WrongSchema, match=f"at schema 9999.*none later than {newest}.*install that"):
+            step(empty_database)
+    assert tables(empty_database) == set(Table.metadata.tables)
+
+
+def test_whoever_only_looks_is_told_of_an_older_schema_and_of_none(empty_database: Database) -> None:
+    with pytest.raises(migrate.WrongSchema, match="no service has run on it"):
+        migrate.require_current(empty_database)
+    migrate.upgrade(empty_database, "0002")
+    with pytest.raises(migrate.WrongSchema, match=r"at schema 0002, this version at .*spikeproof upgrade"):
+        migrate.require_current(empty_database)

@@ -1,0 +1,132 @@
+"""Answers that are kept are the ones that would be made."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Response
+
+from app.api import leaderboard as module
+from app.api import views
+from app.api.answers import MOST_BYTES, Answers
+from app.storage import deletion, experiments, results, runs
+from app.storage.results import KnownFigures
+from tests.app.work import Queue, in_threads
+
+
+def test_an_answer_is_made_once_a_version_also_when_many_ask_at_once() -> None:
+    answers, made = Answers(), []
+
+    def make() -> Response:
+        made.append(1)
+        time.sleep(0.05)
+        return Response(b"board", media_type="text/csv", headers={"Vary": "Accept"})
+
+    got: list[Response] = []
+    in_threads(lambda version: got.append(answers.get("key", version, make)), [(1,)] * 8)
+    assert len(made) == 1
+    assert {(r.body, r.headers["vary"], r.headers["content-type"]) for r in got} == {
+        (b"board", "Accept", "text/csv; charset=utf-8")
+    }
+    answers.get("key", 2, make)
+    answers.get("other", 2, make)
+    assert len(made) == 3
+
+
+def test_what_raises_is_not_kept_and_blocks_nobody() -> None:
+    answers = Answers()
+
+    def fail() -> Response:
+        raise KeyError("no such data set")
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            answers.get("key", 1, fail)
+    assert answers.get("key", 1, lambda: Response(b"now")).body == b"now"
+    assert answers._making == {}
+
+
+def test_it_keeps_no_more_than_it_may() -> None:
+    answers = Answers()
+    for number in range(5):
+        answers.get(number, 1, lambda: Response(bytes(MOST_BYTES // 3)))
+    assert sum(len(one.body) for one in answers._kept.values()) <= MOST_BYTES
+    assert 4 in answers._kept
+
+
+def test_the_leaderboard_shows_each_change_at_once_and_is_otherwise_made_once(
+    api: httpx.Client, queue: Queue, monkeypatch
+) -> None:
+    made = []
+    real = module.leaderboard
+    monkeypatch.setattr(module, "leaderboard", lambda *given: made.append(1) or real(*given))
+
+    def ask(**query: str) -> list[dict[str, Any]]:
+        return api.get("/leaderboard", params={"dataset": "digits", "format": "json", **query}).json()["rows"]
+
+    first = queue.submit()
+    queue.work_off(lambda run: {"robust_accuracy": 0.5})
+    assert [row["robust_accuracy"]["mean"] for row in ask()] == [0.4]
+    assert ask() == ask()
+    assert len(made) == 1
+    assert [row["robust_accuracy"]["mean"] for row in ask(eps="8/255")] == [0.5]
+    queue.submit(training={"epochs": 7})
+    queue.work_off(lambda run: {"robust_accuracy": 0.7})
+    assert [row["robust_accuracy"]["mean"] for row in ask()] == pytest.approx([0.6, 0.4])
+    queue.do(deletion.delete, first)
+    assert [row["robust_accuracy"]["mean"] for row in ask()] == pytest.approx([0.6])
+    assert api.get("/leaderboard", params={"dataset": "digits", "format": "csv"}).text.startswith("rank,")
+    page = api.get("/leaderboard", params={"dataset": "digits"}, headers={"accept": "text/html"})
+    assert page.headers["content-type"].startswith("text/html")
+
+
+def test_known_figures_are_read_once_and_those_that_are_gone_are_not_shown(
+    queue: Queue, counted_queries: Callable[[], Any]
+) -> None:
+    known = KnownFigures()
+    first = queue.submit()
+    queue.work_off(lambda run: {})
+    with queue.database.reading() as session, counted_queries() as asked:
+        read = known.measured(session, "digits", norm="linf")
+        assert read == results.measured(session, "digits", norm="linf")
+        count = len(asked)
+        assert known.measured(session, "digits", norm="linf") == read
+        assert len(asked) == count + 1, "their keys alone"
+        assert known.measured(session, "digits", norm="l2") == []
+    queue.submit(seeds=[1])
+    queue.work_off(lambda run: {})
+    with queue.database.reading() as session:
+        both = known.measured(session, "digits", norm="linf")
+        assert both == results.measured(session, "digits", norm="linf")
+        assert len(both) == 2 * len(read)
+    queue.do(deletion.delete, first)
+    with queue.database.reading() as session:
+        assert known.measured(session, "digits", norm="linf") == results.measured(session, "digits", norm="linf")
+
+
+@pytest.mark.parametrize("path", ["/runs", "/experiments"])
+def test_a_list_takes_as_many_queries_whatever_its_length(
+    api: httpx.Client, queue: Queue, counted_queries: Callable[[], Any], path: str
+) -> None:
+    counts = []
+    for seeds in ([0], [1, 2, 3, 4, 5]):
+        for seed in seeds:
+            queue.submit(seeds=[seed])
+        statements = _statements(queue, path, counted_queries)
+        counts.append(len(statements))
+    assert api.get(path).status_code == 200
+    assert counts[0] == counts[1] <= 2
+
+
+def _statements(queue: Queue, path: str, counted_queries: Callable[[], Any]) -> list[str]:
+    with counted_queries() as statements, queue.database.reading() as session:
+        if path == "/runs":
+            rows, _ = runs.page(session, after=None, limit=50, experiment=None)
+            assert [views.run(row)["checkpoint"] for row in rows] == [None] * len(rows)
+        else:
+            found, _ = experiments.page(session, after=None, limit=50)
+            wanted = experiments.runs_of_many(session, [row.id for row in found], in_full=False)
+            assert all(views.summary(row, wanted[row.id], 0.0)["run_count"] == 2 for row in found)
+    return [s for s in statements if not s.startswith(("BEGIN", "PRAGMA"))]
