@@ -164,7 +164,9 @@ def test_silence_is_filled_with_comments(api, queue, monkeypatch) -> None:
         until(lambda: stream.comments >= 3)
 
 
-def test_a_client_that_leaves_is_forgotten(api, queue) -> None:
+def test_a_client_that_leaves_is_forgotten(api, queue, monkeypatch) -> None:
+    # The thread that reads keeps its socket open until something comes.
+    monkeypatch.setattr(hubs, "KEEP_ALIVE_SECONDS", 0.1)
     experiment = queue.submit()
     for _ in range(3):
         with watch(api, experiment) as stream:
