@@ -15,7 +15,9 @@ from app.domain.access import Actor
 from app.storage.identifiers import new_id
 from app.storage.tables import TrailEntry
 
-Action = Literal["submitted", "cancelled", "archived", "restored", "deleted", "retried", "uploaded", "verification asked"]
+Action = Literal[
+    "submitted", "cancelled", "archived", "restored", "deleted", "retried", "uploaded", "verification asked"
+]
 
 
 def note(session: Session, actor: Actor, action: Action, subject: str) -> None:

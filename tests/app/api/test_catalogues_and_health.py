@@ -25,7 +25,7 @@ PATHS = {
     "/checkpoints/{checkpoint_id}/verify": {"post"}, "/runs/{run_id}/cancel": {"post"},
     "/runs/{run_id}/verdicts": {"get"}, "/runs/{run_id}/gallery.png": {"get"}, "/compare": {"get"}, "/curves": {"get"},
     "/experiments/{experiment_id}/events": {"get"}, "/runs/{run_id}/log": {"get"},
-    "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"},
+    "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"}, "/trail": {"get"},
 }  # fmt: skip
 
 

@@ -148,9 +148,9 @@ def test_a_file_that_gets_its_row_while_gc_looks_stays(queue: Queue, database: D
     done = threading.Event()
 
     def work() -> None:
-        for _ in range(8):
-            [training, _] = queue.runs(queue.submit(fresh=True))
-            fence = Fence(training.id, "worker:1", queue.do(runs.claim, "worker:1", 60.0, training.id).attempt)
+        for number in range(8):
+            queue.submit(fresh=True, priority=number)  # its training comes before the evaluations that wait by now
+            fence = queue.must_claim()
             path = f"runs/{fence.run_id}/attempt-{fence.attempt}/model.safetensors"
             put(data_dir, path)
             queue.checkpoint(fence, path=path)
