@@ -78,7 +78,16 @@ def read(connection: Connection, table: Table, path: Path) -> int:
     for row in late:  # rows refer to rows of the same table, whatever their order
         this = [column == row[column.name] for column in table.primary_key.columns]
         connection.execute(table.update().where(*this).values({column.name: row[column.name] for column in own}))
+    _count_on(connection, table)
     return count
+
+
+def _count_on(connection: Connection, table: Table) -> None:
+    """Numbers that the database gives rows go on after those read; SQLite sees to it itself."""
+    column = table.autoincrement_column
+    if connection.dialect.name == "postgresql" and column is not None:
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        connection.execute(select(func.setval(sequence, func.max(column))).having(func.count() > 0))
 
 
 def _refers_to(column: Column[Any], table: Table) -> bool:

@@ -36,11 +36,11 @@ def test_an_upgrade_tells_what_it_finds_backs_up_and_migrates(
 
 
 def test_it_is_refused_while_a_service_or_a_worker_lives(queue: Queue, data_dir: Path, config: Settings) -> None:
+    queue.do(workers.beat, "elsewhere:1:1", device="cpu")
     migrate.downgrade(queue.database, "0002")
     try:
         with lock_folder(data_dir), pytest.raises(CannotStart, match="another service uses the data folder"):
             upgrade(queue.database, config, with_backup=True, tell=print)
-        queue.do(workers.beat, "elsewhere:1:1", device="cpu")
         with pytest.raises(Conflict, match="1 workers gave a sign of life"):
             upgrade(queue.database, config, with_backup=True, tell=print)
         assert migrate.current(queue.database) == "0002"
