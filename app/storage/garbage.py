@@ -56,7 +56,8 @@ def survey(
     listed, halves = [*_old_files(data_dir, before)], [*_halves(data_dir, before)]
     folders = [p for p in (data_dir / "runs").glob("run_*") if p.is_dir() and not p.is_symlink()]
     with database.reading() as session:
-        wanted, states = list(references(session)), run_states(session)
+        states = run_states(session)  # first: what has ended by then has its rows, which are read after it
+        wanted = list(references(session))
     if folders and not force and not any(folder.name in states for folder in folders):
         detail = f"the database knows none of the {len(folders)} runs that have files in {data_dir}; look at"
         raise Conflict(f"{detail} SPIKEPROOF_DATABASE_URL and SPIKEPROOF_DATA_DIR; --force frees them all the same")

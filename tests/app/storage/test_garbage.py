@@ -3,9 +3,12 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict
 from app.storage import garbage, runs
@@ -118,6 +121,30 @@ def test_an_import_that_is_killed_between_file_and_row_and_halves_of_files_go(
     assert all((data_dir / name).is_file() for name in kept)
     for gone in ("runs/run_gone", ".upload-abc", "cache/datasets/.flowers-1.x"):
         assert not (data_dir / gone).exists()
+
+
+def test_a_run_that_ends_between_two_looks_at_the_database_keeps_its_files(
+    queue: Queue, database: Database, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.submit()
+    fence = queue.must_claim()
+    path = f"runs/{fence.run_id}/attempt-{fence.attempt}/model.safetensors"
+    put(data_dir, path)
+    ends = iter([lambda: (queue.checkpoint(fence, path=path), queue.succeed(fence))])
+
+    def and_it_ends(look: Callable[[Session], Any]) -> Callable[[Session], Any]:
+        def looks(session: Session) -> Any:
+            found = look(session)
+            found = found if isinstance(found, dict) else list(found)
+            for end in ends:
+                end()
+            return found
+
+        return looks
+
+    for name in ("references", "run_states"):
+        monkeypatch.setattr(garbage, name, and_it_ends(getattr(garbage, name)))
+    assert names(data_dir, garbage.survey(database, data_dir)) == set()
 
 
 def test_files_outside_are_not_reached_through_a_link(database: Database, data_dir: Path, trained: Fence) -> None:
