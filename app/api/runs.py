@@ -13,7 +13,7 @@ from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.lifecycle import RunKind, RunState
-from app.storage import artifacts, results, run_logs, runs, trail
+from app.storage import artifacts, results, retries, run_logs, runs, trail
 
 LARGEST_LOG = 2**20
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -69,7 +69,7 @@ def log(
 def retry(run_id: str, services: ServicesOf, actor: ActorOf) -> dict[str, Any]:
     """A new attempt, of what it depends on too, going on from what is stored."""
     with services.database.writing() as session:
-        runs.retry(session, run_id)
+        retries.retry(session, run_id)
         trail.note(session, actor, "retried", run_id)
     services.sweeper.wake()
     return show(run_id, services)

@@ -3,7 +3,7 @@
 Nothing here commits: the caller's transaction does, at its edge.
 """
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
-from app.domain.lifecycle import RETRIABLE, SHARED, TERMINAL
+from app.domain.lifecycle import RETRIABLE, TERMINAL
 from app.storage import events
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
@@ -74,12 +74,12 @@ def _in_list(run: Run, checkpoint: str | None) -> Run:
 
 
 def _ready() -> Select[Run]:
-    waits = _needs_one(lambda needed: needed.state != "succeeded")
+    waits = needs_one(lambda needed: needed.state != "succeeded")
     return select(Run).where(Run.state == "queued", ~waits).order_by(Run.priority.desc(), Run.id)
 
 
-def _needs_one(condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
-    """Whether a run needs one of which the condition holds."""
+def needs_one(condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """For a query: whether a run needs one of which the condition holds."""
     needed = aliased(Run)
     links = select(RunDependency.run_id).join(needed, needed.id == RunDependency.needs_id)
     return links.where(RunDependency.run_id == Run.id, condition(needed)).correlate(Run).exists()
@@ -140,7 +140,7 @@ def claim(session: Session, owner: str, lease_seconds: float, *, wait: bool = Fa
     if not _changed(session, taken.values(**values)):
         return None
     session.refresh(run)
-    _note_state(session, run.id, "running", attempt=run.attempt)
+    note_state(session, run.id, "running", attempt=run.attempt)
     return run
 
 
@@ -225,7 +225,7 @@ def stop_or_requeue(session: Session, fence: Fence, reason: str, *, count_try: b
         session, fence, state="queued", owner=None, lease_expires_at=None, tries=tries, phase=None,
         announced_at=None, error=_storable(reason), worked_seconds=_worked(), attempt_started_at=None,
     )
-    _note_state(session, run.id, "queued", attempt=fence.attempt, error=_storable(reason))
+    note_state(session, run.id, "queued", attempt=fence.attempt, error=_storable(reason))
     return "queued"
 
 
@@ -268,10 +268,10 @@ def request_cancel(session: Session, run_ids: Sequence[str]) -> None:
     hold(session, run_ids)  # else a run that a worker hands back just now would slip through between the two
     queued = update(Run).where(Run.id.in_(run_ids), Run.state == "queued")
     for run_id in _which(session, queued.values(state="cancelled", finished_at=now_epoch(), phase=None)):
-        _note_state(session, run_id, "cancelled")
+        note_state(session, run_id, "cancelled")
     running = update(Run).where(Run.id.in_(run_ids), Run.state == "running", Run.cancel_requested_at.is_(None))
     for run_id in _which(session, running.values(cancel_requested_at=now_epoch())):
-        _note_state(session, run_id, "running", cancel_requested=True)
+        note_state(session, run_id, "running", cancel_requested=True)
     _end_dependents(session, run_ids, "cancelled", PARENT_CANCELLED)
 
 
@@ -285,66 +285,6 @@ def cancel(session: Session, run_id: str) -> None:
         raise Conflict(f"run {run.id} is wanted by experiment {wanting[0][1]}; cancel that")
     request_cancel(session, [run.id])
     session.expire(run)
-
-
-def retry(session: Session, run_id: str) -> Run:
-    """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it.
-
-    Raises NotFound, Conflict (it is not failed or cancelled, or another run has taken its place).
-    """
-    lock_graph(session)
-    run = get(session, run_id)
-    if run.state not in RETRIABLE:
-        raise Conflict(f"run {run.id} is {run.state}; only a failed or cancelled run can be tried again")
-    wanted = [*_unfinished_ancestors(session, run), run]
-    for one in wanted:
-        _requeue(session, one)
-    for one in _never_started(session, run, {one.id for one in wanted}):
-        _requeue(session, one)
-    session.flush()
-    return run
-
-
-def _requeue(session: Session, run: Run) -> None:
-    taken = select(Run.id).where(Run.share_key == run.share_key, Run.state.in_(SHARED), Run.id != run.id)
-    if other := session.scalar(taken):
-        raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
-    run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
-    run.cancel_requested_at = run.started_at = run.finished_at = run.announced_at = run.owner = None
-    run.worked_seconds, run.attempt_started_at, run.progress_at = 0.0, None, None
-    _note_state(session, run.id, "queued")
-
-
-def _unfinished_ancestors(session: Session, run: Run) -> list[Run]:
-    """What it needs and what that needs, if it failed or was cancelled; each after what it needs itself."""
-    found: dict[str, Run] = {}
-    for needed in needs(session, run.id):
-        # held: else it could fail just now, and not see that something waits for it again
-        session.refresh(needed, with_for_update=True)
-        if needed.state in RETRIABLE:
-            found |= {one.id: one for one in [*_unfinished_ancestors(session, needed), needed]}
-    return list(found.values())
-
-
-def _never_started(session: Session, run: Run, revived: Set[str]) -> list[Run]:
-    """What waited for it in vain, directly or not; not what needs another one that has no result either."""
-    found: list[Run] = []
-    waited_for, revived = {run.id}, {*revived}
-    while True:
-        waiting = _waiting_in_vain(session, waited_for, revived)
-        if not waiting:
-            return found
-        found += waiting
-        waited_for |= {one.id for one in waiting}
-        revived |= {one.id for one in waiting}
-
-
-def _waiting_in_vain(session: Session, waited_for: Set[str], revived: Set[str]) -> Sequence[Run]:
-    """Never started, ended for want of one of `waited_for`, and missing nothing but what is in `revived`."""
-    ended = select(Run).where(Run.attempt == 0, Run.state.in_(RETRIABLE), Run.id.not_in(revived)).order_by(Run.id)
-    ended = ended.where(_needs_one(lambda needed: needed.id.in_(waited_for)))
-    missing = _needs_one(lambda needed: needed.state.in_(RETRIABLE) & needed.id.not_in(revived))
-    return session.scalars(ended.where(~missing)).all()
 
 
 def wanted_by_others(session: Session, run_ids: Iterable[str], experiment_id: str) -> set[str]:
@@ -377,7 +317,7 @@ def _end_dependents(session: Session, run_ids: Sequence[str], state: str, reason
         end = update(Run).where(Run.id.in_(ended), Run.state == "queued")
         end = end.values(state=state, error=literal(reason), finished_at=now_epoch(), phase=None)
         for run_id in _which(session, end):
-            _note_state(session, run_id, state, error=reason)
+            note_state(session, run_id, state, error=reason)
 
 
 def hold(session: Session, run_ids: Sequence[str]) -> None:
@@ -395,7 +335,7 @@ def _finish(session: Session, fence: Fence, *, state: str, error: str | None = N
         values["error"] = error
     ended = {"worked_seconds": _worked(), "attempt_started_at": None, "lease_expires_at": None}
     _change(session, fence, state=state, finished_at=now_epoch(), **ended, **values)
-    _note_state(session, fence.run_id, state, attempt=fence.attempt, error=error)
+    note_state(session, fence.run_id, state, attempt=fence.attempt, error=error)
 
 
 def _worked() -> ColumnElement[float]:
@@ -404,7 +344,8 @@ def _worked() -> ColumnElement[float]:
     return Run.worked_seconds + end - func.coalesce(Run.attempt_started_at, end)
 
 
-def _note_state(session: Session, run_id: str, state: str, **more: Any) -> None:
+def note_state(session: Session, run_id: str, state: str, **more: Any) -> None:
+    """For whoever watches: an event with the transaction's commit."""
     told = {name: value for name, value in more.items() if value is not None}
     events.note(session, "state", run_id=run_id, state=state, **told)
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from app import sweeper
 from app.announcements import announce
 from app.broker import BrokerDown, Doorbell, task_name
-from app.storage import runs, workers
+from app.storage import retries, runs, workers
 from app.storage.engine import now_epoch
 from app.storage.tables import Run
 from tests.app.work import in_threads
@@ -94,7 +94,7 @@ def test_a_run_that_waits_again_is_announced_at_once(queue, doorbell, how: str) 
         queue.do(runs.stop_or_requeue, fence, "stopped", count_try=False)
     else:
         queue.do(runs.fail, fence, "broken")
-        queue.do(runs.retry, fence.run_id)
+        queue.do(retries.retry, fence.run_id)
     assert announce(queue.database, doorbell, LEASE) == 1
 
 

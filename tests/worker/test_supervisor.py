@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.storage import runs
+from app.storage import retries, runs
 from app.storage.engine import Database
 from app.storage.tables import Run
 from tests.app.work import Queue
@@ -105,7 +105,7 @@ def test_a_run_over_its_time_limit_fails_with_what_waits_for_it_and_says_what_to
     assert "larger time_limit_seconds" in run.error
     assert queue.states(experiment) == ["failed", "failed"]
     assert run.worked_seconds >= 1
-    queue.do(runs.retry, run.id)
+    queue.do(retries.retry, run.id)
     assert queue.states(experiment) == ["queued", "queued"]
 
 

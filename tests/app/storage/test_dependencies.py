@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import select
 
-from app.storage import runs
+from app.storage import retries, runs
 from app.storage.tables import Run, RunDependency
 from tests.app.work import in_threads
 
@@ -78,16 +78,16 @@ def test_cancelling_ends_all_of_it(queue) -> None:
 def test_retrying_one_of_two_that_failed_does_not_wake_what_needs_both(queue, pooled) -> None:
     for fence in [queue.must_claim(), queue.must_claim("worker:2")]:
         queue.do(runs.fail, fence, "no")
-    queue.do(runs.retry, pooled[0].id)
+    queue.do(retries.retry, pooled[0].id)
     assert states(queue, pooled) == ["queued", "failed", "failed", "failed"]
-    queue.do(runs.retry, pooled[1].id)
+    queue.do(retries.retry, pooled[1].id)
     assert states(queue, pooled) == ["queued"] * 4
 
 
 def test_retrying_the_evaluation_wakes_every_one_it_needs(queue, pooled) -> None:
     for fence in [queue.must_claim(), queue.must_claim("worker:2")]:
         queue.do(runs.fail, fence, "no")
-    queue.do(runs.retry, pooled[3].id)
+    queue.do(retries.retry, pooled[3].id)
     assert states(queue, pooled) == ["queued", "queued", "failed", "queued"]
 
 
@@ -95,7 +95,7 @@ def test_retrying_a_parent_wakes_what_waits_for_it_through_both_its_branches(que
     experiment = queue.submit(seeds=[0], variants=["lif", "paralif"], evaluation=POOL)
     queue.do(runs.fail, queue.must_claim(), "no")
     assert set(queue.states(experiment)) == {"failed"}
-    queue.do(runs.retry, queue.runs(experiment)[0].id)
+    queue.do(retries.retry, queue.runs(experiment)[0].id)
     assert set(queue.states(experiment)) == {"queued"}
     assert len(queue.states(experiment)) == 5
 

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
-from app.storage import experiments, results, runs
+from app.storage import experiments, results, retries, runs
 from app.storage.identifiers import new_id
 from app.storage.runs import Fence
 from app.storage.tables import Run
@@ -237,7 +237,7 @@ def test_a_failed_run_can_be_tried_again_with_what_never_started_for_it(queue) -
     experiment = queue.submit(max_attempts=1)
     fence = queue.must_claim()
     queue.do(runs.fail, fence, "no")
-    queue.do(runs.retry, fence.run_id)
+    queue.do(retries.retry, fence.run_id)
     assert queue.states(experiment) == ["queued", "queued"]
     train = queue.runs(experiment)[0]
     assert (train.error, train.tries, train.started_at, train.finished_at) == (None, 0, None, None)
@@ -253,7 +253,7 @@ def test_trying_an_evaluation_again_tries_the_training_it_needs_too(queue) -> No
     fence = queue.must_claim()
     queue.do(runs.fail, fence, "no")
     train, branch, evaluation = queue.runs(experiment)
-    queue.do(runs.retry, evaluation.id)
+    queue.do(retries.retry, evaluation.id)
     assert queue.states(experiment) == ["queued"] * 3
     assert [queue.run(r.id).depends_on for r in (train, branch, evaluation)] == [None, train.id, branch.id]
 
@@ -266,7 +266,7 @@ def test_only_what_has_failed_or_was_cancelled_can_be_tried_again(queue, state: 
     if state == "succeeded":
         queue.succeed(fence)
     with pytest.raises(Conflict, match=f"is {state}"):
-        queue.do(runs.retry, run_id)
+        queue.do(retries.retry, run_id)
     assert queue.run(run_id).state == state
 
 
@@ -277,18 +277,18 @@ def test_a_run_whose_place_another_has_taken_cannot_be_tried_again(queue) -> Non
     old, new = queue.runs(first)[0].id, queue.runs(second)[0].id
     assert old != new
     with pytest.raises(Conflict, match=new):
-        queue.do(runs.retry, old)
+        queue.do(retries.retry, old)
 
 
 def test_an_unknown_run_is_not_found(queue) -> None:
     with pytest.raises(NotFound):
-        queue.do(runs.retry, "run_none")
+        queue.do(retries.retry, "run_none")
 
 
 def test_a_run_tried_again_after_its_experiment_was_cancelled_can_be_cancelled_again(queue) -> None:
     experiment = queue.submit()
     queue.cancel(experiment)
-    queue.do(runs.retry, queue.runs(experiment)[0].id)
+    queue.do(retries.retry, queue.runs(experiment)[0].id)
     assert queue.states(experiment) == ["queued", "queued"]
     queue.cancel(experiment)
     assert queue.states(experiment) == ["cancelled", "cancelled"]
@@ -297,7 +297,7 @@ def test_a_run_tried_again_after_its_experiment_was_cancelled_can_be_cancelled_a
 def test_nothing_is_left_waiting_for_a_parent_that_another_experiment_cancelled(queue) -> None:
     one, other = queue.submit(evaluation={"images": 10}), queue.submit(evaluation={"images": 20})
     queue.cancel(one)
-    queue.do(runs.retry, queue.runs(one)[1].id)  # of a cancelled experiment: it does not keep the training alive
+    queue.do(retries.retry, queue.runs(one)[1].id)  # of a cancelled experiment: it does not keep the training alive
     queue.cancel(other)
     assert queue.states(one) == ["cancelled", "cancelled"]
 

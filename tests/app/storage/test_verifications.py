@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.errors import Conflict, InvalidInput, NotFound
 from app.domain.spec import VerifySpec
-from app.storage import results, runs, verifications
+from app.storage import results, retries, runs, verifications
 from app.storage.tables import Checkpoint, Run
 from tests.app.work import in_threads
 
@@ -119,5 +119,5 @@ def test_it_is_cancelled_by_itself_and_what_an_experiment_wants_is_not(queue, ev
         queue.do(runs.cancel, queue.runs(experiment)[0].id)
     second = ask(queue, checkpoint)
     assert second.id != run.id
-    queue.do(runs.retry, run.id)
+    queue.do(retries.retry, run.id)
     assert queue.run(run.id).state == "queued"

@@ -5,7 +5,7 @@ import time
 import pytest
 from sqlalchemy import select, update
 
-from app.storage import experiments, runs, watching
+from app.storage import experiments, retries, runs, watching
 from app.storage.engine import now_epoch
 from app.storage.tables import Run
 
@@ -70,7 +70,7 @@ def test_an_explicit_retry_has_all_its_time_again(queue) -> None:
     since(queue, fence, 100, lease=60)
     assert queue.do(runs.stop_or_requeue, fence, "too long", count_try=False, final=True) == "failed"
     assert queue.run(fence.run_id).error == "too long"
-    queue.do(runs.retry, fence.run_id)
+    queue.do(retries.retry, fence.run_id)
     assert queue.run(fence.run_id).worked_seconds == 0
     assert queue.run(fence.run_id).state == "queued"
 
