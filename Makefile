@@ -44,7 +44,7 @@ test: $(STAMP) ## every test but the slow ones
 	$(TEST_ENV) $(PYTEST) -m 'not slow' --numprocesses 2 --dist loadgroup
 
 test-slow: $(BENCH_STAMP) ## the slow tier: real training, goldens against the peers
-	$(TEST_ENV) $(BENCH)/bin/python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(TEST_ENV) $(BENCH)/bin/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## lint, types, migration drift and quick tests: before every commit
 	$(BIN)/ruff check .
