@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.commands.keys import keys_cli
+from app.commands.maintenance import commands
 from app.domain.errors import SpikeproofError
-from app.key_commands import keys_cli
-from app.maintenance import commands
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -95,7 +95,7 @@ def _run(launcher: "Launcher", started: Callable[[], str]) -> None:
 @cli.command()
 def demo() -> None:
     """Train and attack ResNet-20 in three variants on real scans of digits; print the leaderboard."""
-    from app.demo import run_demo
+    from app.commands.demo import run_demo
 
     run_demo()
 
@@ -106,8 +106,8 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended, showing progress")] = False,
 ) -> None:
     """Queue an experiment."""
-    from app.experiment_file import read_experiment
-    from app.progress_bars import follow
+    from app.commands.experiment_file import read_experiment
+    from app.commands.progress_bars import follow
 
     spec = read_experiment(file)
     with _client() as client:
@@ -166,7 +166,7 @@ def leaderboard(
     """Print the leaderboard of a data set."""
     import json
 
-    from app.progress_bars import print_board
+    from app.commands.progress_bars import print_board
 
     if format not in ("table", "md", "csv", "latex", "json"):
         raise SpikeproofError(f"unknown format {format!r}; use table, md, csv, latex or json")
@@ -214,7 +214,7 @@ def import_(
     output: Annotated[Path | None, typer.Option(help="only write this safetensors file, to upload elsewhere")] = None,
 ) -> None:
     """Make a checkpoint of weights of one's own; needs no running service."""
-    from app.importing import import_file
+    from app.commands.importing import import_file
 
     said = {
         "architecture": architecture, "dataset": dataset, "variant": variant, "stem": stem, "image_size": image_size,
@@ -275,7 +275,7 @@ def attacks() -> None:
 @cli.command()
 def doctor() -> None:
     """Check what the service needs here: versions, devices, data folder, database."""
-    from app.doctor import checks
+    from app.commands.doctor import checks
 
     failed = False
     for name, ok, detail in checks():
@@ -292,7 +292,7 @@ def _client() -> "Client":
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from app.terminal_table import print_table
+    from app.commands.terminal_table import print_table
 
     print_table(header, rows)
 

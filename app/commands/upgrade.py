@@ -7,8 +7,8 @@ beside the files that are there.
 import time
 from contextlib import closing
 
-from app.backup import Tell
-from app.backup import backup as write_backup
+from app.commands.backup import Tell
+from app.commands.backup import backup as write_backup
 from app.domain.errors import Conflict
 from app.launcher import lock_folder
 from app.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.progress_bars import print_board
+from app.commands.progress_bars import print_board
 
 
 def _figure(mean: float) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def create(
 @keys_cli.command("list")
 def list_() -> None:
     """All keys, by their first characters."""
+    from app.commands.terminal_table import print_table
     from app.storage import api_keys
-    from app.terminal_table import print_table
 
     with _database() as database, database.reading() as session:
         rows = [

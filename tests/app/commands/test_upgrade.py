@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app.backup import restore
+from app.commands.backup import restore
+from app.commands.upgrade import upgrade
 from app.domain.errors import Conflict
 from app.launcher import CannotStart, Launcher, lock_folder
 from app.settings import Settings
 from app.storage import migrate, workers
 from app.storage.engine import Database
-from app.upgrade import upgrade
 from tests.app.work import Queue
 from tests.end_to_end.test_command_line import spikeproof
 

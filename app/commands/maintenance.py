@@ -44,7 +44,7 @@ def backup(
     ] = False,
 ) -> None:
     """Write every table and file into one tar, while the service runs."""
-    from app.backup import backup as write
+    from app.commands.backup import backup as write
     from app.settings import settings
 
     with open_database() as database:
@@ -57,7 +57,7 @@ def backup(
 @commands.command()
 def restore(file: Annotated[Path, typer.Argument(help="what `spikeproof backup` wrote")]) -> None:
     """Fill an empty database and data folder from a backup, of SQLite or PostgreSQL alike."""
-    from app.backup import restore as fill
+    from app.commands.backup import restore as fill
     from app.settings import settings
 
     with open_database() as database:
@@ -72,8 +72,8 @@ def upgrade(
     without_backup: Annotated[bool, typer.Option("--without-backup", help="there is one already")] = False,
 ) -> None:
     """Back the tables up and bring them to this version's schema; the service must not run."""
+    from app.commands.upgrade import upgrade as migrate_all
     from app.settings import settings
-    from app.upgrade import upgrade as migrate_all
 
     with open_database() as database:
         migrate_all(database, settings(), with_backup=not without_backup, tell=print)

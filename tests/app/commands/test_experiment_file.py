@@ -1,7 +1,7 @@
 import pytest
 
+from app.commands.experiment_file import read_experiment
 from app.domain.errors import SpikeproofError
-from app.experiment_file import read_experiment
 
 
 def test_yaml_numbers_are_what_people_mean(tmp_path) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.maintenance import size_text
+from app.commands.maintenance import size_text
 from app.processes import visible_gpus
 from app.settings import settings
 from app.storage import artifacts, datasets

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.backup import BadBackup, backup, restore
+from app.commands.backup import BadBackup, backup, restore
 from app.domain.errors import Conflict
 from app.launcher import CannotStart, lock_folder
 from app.storage import datasets, dump, garbage, migrate, results, runs

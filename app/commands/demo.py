@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from app.client import Client
+from app.commands.progress_bars import describe, follow, print_board
 from app.domain.errors import SpikeproofError
 from app.launcher import Launcher
-from app.progress_bars import describe, follow, print_board
 from app.settings import settings
 
 QUICK_START: dict[str, Any] = {"name": "quick start", "dataset": "digits", "seeds": [0, 1]}

@@ -1,0 +1,1 @@
+"""What the commands of `spikeproof` do; `app.cli` names them."""
