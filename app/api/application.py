@@ -19,11 +19,9 @@ from app.api import (
     events,
     experiments,
     health,
-    home,
     leaderboard,
     metrics,
     runs,
-    sign_in,
     trail,
     uploads,
 )
@@ -31,6 +29,7 @@ from app.api.dependencies import Services
 from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
+from app.api.ui import assets, home, sign_in
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.settings import Settings, settings
@@ -72,8 +71,9 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues,
-        trail, health, metrics,
+        home, sign_in, assets,
+        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
+        health, metrics,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))

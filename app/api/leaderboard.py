@@ -19,7 +19,8 @@ from app.api.boards import (
     rendered,
 )
 from app.api.dependencies import ServicesOf
-from app.dashboard.pages import leaderboard_page
+from app.api.ui.html import page
+from app.dashboard.rendering import leaderboard_page
 from app.domain.architectures import ARCHITECTURES, Variant
 from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
@@ -69,7 +70,7 @@ def show(
 
 def _as(wanted: Literal["json", "csv", "md", "latex", "html"], board: dict[str, Any]) -> Response:
     if wanted == "html":
-        return Response(leaderboard_page(board), media_type="text/html", headers=VARY)
+        return page(leaderboard_page(board))
     if wanted == "json":
         return JSONResponse(board, headers=VARY)
     return rendered(render(leaderboard_table(board["rows"]), wanted), wanted)

@@ -8,7 +8,6 @@ from urllib.parse import unquote_plus
 
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,7 +15,8 @@ from app.api import errors
 from app.api.dependencies import Services
 from app.api.limits import RateLimit, address_of, check_head
 from app.api.requests import request_id
-from app.dashboard.pages import sign_in_page
+from app.api.ui.html import page
+from app.dashboard.rendering import sign_in_page
 from app.domain.access import LOCAL, Actor, Role, covers, is_loopback, keys_needed, name_in, role_needed
 from app.domain.errors import Forbidden, Misdirected, NotFound, ServiceUnavailable, SpikeproofError, Unauthorized
 from app.logs import get_logger
@@ -129,7 +129,7 @@ def _note_use(database: Database, key_id: str) -> None:
 def refusal(request: Request, refused: SpikeproofError) -> Response:
     """What a request that is not let in is told; a browser is asked for a key."""
     if isinstance(refused, Unauthorized) and request.method == "GET" and _is_a_browser(request):
-        return HTMLResponse(sign_in_page(_path(request), ""), refused.status, errors.headers_of(refused))
+        return page(sign_in_page(_path(request), ""), refused.status, errors.headers_of(refused))
     return errors.problem_of(request, refused)
 
 

@@ -15,6 +15,7 @@ Role = Literal["reader", "submitter", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/ui/sign-in", "/ui/sign-out"})
 _BY_METHOD: dict[str, Role] = {"GET": "reader", "HEAD": "reader", "OPTIONS": "reader", "POST": "submitter"}
+_ASSETS = re.compile(r"/ui/static/[^/]+")  # the page that asks for a key has its style too
 _EXCEPTIONS: tuple[tuple[str, re.Pattern[str], Role], ...] = (
     ("POST", re.compile(r"/checkpoints/[^/]+/predict"), "reader"),  # stores nothing
     ("POST", re.compile(r"/v2/models/.+/infer"), "reader"),
@@ -42,9 +43,9 @@ def covers(role: Role, needed: Role) -> bool:
 
 def role_needed(method: str, path: str) -> Role | None:
     """None: nobody is asked. A new path needs what its method says, and what is no known method an admin."""
-    if path in OPEN:
-        return None
     method = "GET" if method == "HEAD" else method
+    if path in OPEN or (method == "GET" and _ASSETS.fullmatch(path)):
+        return None
     special = (role for of, pattern, role in _EXCEPTIONS if of == method and pattern.fullmatch(path))
     return next(special, _BY_METHOD.get(method, "admin"))
 

@@ -8,7 +8,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.api.dependencies import ServicesOf
 from app.api.security import COOKIE, find_key
-from app.dashboard.pages import sign_in_page
+from app.api.ui.html import page
+from app.dashboard.rendering import sign_in_page
 
 router = APIRouter(prefix="/ui", include_in_schema=False)
 
@@ -16,7 +17,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False)
 @router.get("/sign-in")
 def form(then: str = "/") -> HTMLResponse:
     """The form."""
-    return HTMLResponse(sign_in_page(_own(then), ""))
+    return page(sign_in_page(_own(then), ""))
 
 
 @router.post("/sign-in")
@@ -25,7 +26,7 @@ async def sign_in(
 ) -> Response:
     """Sends the browser on, with the cookie."""
     if await run_in_threadpool(find_key, services.database, key.strip()) is None:
-        return HTMLResponse(sign_in_page(_own(then), "This key is not known here, or was revoked."), 401)
+        return page(sign_in_page(_own(then), "This key is not known here, or was revoked."), 401)
     response = RedirectResponse(_own(then), 303)
     https = request.url.scheme == "https"
     response.set_cookie(COOKIE, key.strip(), httponly=True, samesite="strict", secure=https)

@@ -1,0 +1,140 @@
+"""Real Chromium on a real service with a real experiment. A page that logs an error, misses a file or asks another
+host for anything fails the test that opened it.
+
+SPIKEPROOF_TEST_CHROMIUM names the browser, else it is `chromium` on PATH, else the one that Playwright installed.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
+
+from tests.conftest import skip_or_fail
+from tests.end_to_end.conftest import Service, finished
+
+# Alone of the tests to have the lab, so that it is made once.
+GROUP = pytest.mark.xdist_group("browser")
+SPEC: dict[str, Any] = {
+    "name": "browser", "dataset": "digits", "seeds": [0, 1], "variants": ["default", "paralif"],
+    "training": {"epochs": 2, "branch_epochs": 1},
+    "evaluation": {"images": 20, "attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 5}}]},
+}  # fmt: skip
+SERIOUS = ("serious", "critical")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(GROUP)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    named = os.environ.get("SPIKEPROOF_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=named, args=["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+            )
+        except Error as error:
+            skip_or_fail(f"no Chromium can be started here: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Lab:
+    """A running service, and an experiment on it that has ended."""
+
+    service: Service
+    experiment: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return self.service.url
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    service = Service(tmp_path_factory.mktemp("lab")).start()
+    try:
+        yield Lab(service, finished(service.client(), SPEC))
+    finally:
+        service.stop()
+
+
+@dataclass
+class Watched:
+    """What a page did that it should not have."""
+
+    page: Page
+    own: str
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", self._request)
+        self.page.on("response", self._response)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(f"{message.type}: {message.text}")
+
+    def _request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != self.own:
+            self.faults.append(f"asks another host: {request.url}")
+
+    def _response(self, response: Response) -> None:
+        if response.status >= 400:
+            self.faults.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture
+def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
+    """`visit(url, scheme="dark", width=390)`: an open page, watched until the test ends."""
+    watched: list[Watched] = []
+
+    def open_page(url: str, *, scheme: Any = "light", width: int = 1280, height: int = 900) -> Page:
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        page = context.new_page()
+        watched.append(Watched(page, urlsplit(url).netloc))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for one in watched:
+        one.page.context.close()
+    assert [fault for one in watched for fault in one.faults] == []
+
+
+@cache
+def _axe() -> str:
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text()
+
+
+def serious_faults(page: Page) -> list[str]:
+    """What axe finds serious or worse: rule, and where."""
+    page.evaluate(_axe())
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    return [
+        f"{fault['id']}: {json.dumps(node['target'])} {node['failureSummary']}"
+        for fault in found["violations"] if fault["impact"] in SERIOUS
+        for node in fault["nodes"]
+    ]
+
+
+def scrolls_sideways(page: Page) -> bool:
+    """Whether the page as a whole is wider than the screen."""
+    wider: bool = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    return wider

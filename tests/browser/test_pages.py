@@ -1,0 +1,34 @@
+"""What holds for every page: no error, no other host, nothing that axe finds serious, on any screen and theme."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
+
+PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_accessible_on_a_desk_and_on_a_phone(
+    lab: Lab, visit: Callable[..., Page], path: str, scheme: str
+) -> None:
+    page = visit(lab.url + path, scheme=scheme)
+    expect(page.locator("h1")).to_have_count(1)
+    assert serious_faults(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert not scrolls_sideways(page)
+
+
+def test_the_colours_can_be_chosen_and_stay(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url)
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.locator("#theme").click()
+    assert page.evaluate(background) != light
+    page.reload()
+    assert page.evaluate(background) != light
+    page.locator("#theme").click()
+    assert page.evaluate(background) == light
