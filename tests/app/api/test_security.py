@@ -57,7 +57,8 @@ def operations(api: httpx.Client, key: str) -> list[tuple[str, str]]:
 def test_no_path_but_the_open_ones_answers_without_a_key(shared, problem_of) -> None:
     api, keys = shared
     asked = [*operations(api, keys["reader"]), ("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json"),
-             ("GET", "/nothing"), ("PUT", "/runs"), ("GET", "/runs/"), ("GET", "/%00"), ("PROPFIND", "/runs")]  # fmt: skip
+             ("GET", "/nothing"), ("PUT", "/runs"), ("GET", "/runs/"), ("GET", "/%00"),
+             ("PROPFIND", "/runs")]  # fmt: skip
     assert len(asked) > 25
     for method, path in asked:
         if path in OPEN:
