@@ -27,7 +27,8 @@ def check_experiment(
     """What does not fit together; empty where all is well. Where checkpoints are named, nothing is trained."""
     found = _check_dataset(dataset)
     if not spec.checkpoints:
-        found += _check_count(spec) + _check_image_size(spec, dataset) + _check_training(spec, source)
+        found += _check_count(spec) + _check_image_size(spec, dataset) + _check_images(spec, dataset)
+        found += _check_training(spec, source)
         found += _check_source(spec, dataset, source.checkpoint) if source.checkpoint else []
     return list(dict.fromkeys(found + _check_evaluation(spec.evaluation, dataset)))  # each fault once
 
@@ -76,6 +77,16 @@ def _check_training(spec: ExperimentSpec, source: WeightsSource) -> list[Problem
             found.append(Problem("/training/weights", detail))
         found += _check_depths(training, name, facts.depths)
     return found + _check_overrides(spec) + _check_branch_at(spec, source)
+
+
+def _check_images(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
+    """Of each class one image to train on and one to validate on."""
+    least = 2 * len(dataset.classes)
+    if spec.training.images is None or least <= spec.training.images <= dataset.train_size:
+        return []
+    here = f"{dataset.name} has {dataset.train_size} training images in {len(dataset.classes)} classes"
+    detail = f"{here}: use {least} to {dataset.train_size}, or leave it out for all"
+    return [Problem("/training/images", detail)]
 
 
 def _check_overrides(spec: ExperimentSpec) -> list[Problem]:

@@ -36,6 +36,7 @@ class CellTraining:
     image_size: int | None
     resize: int | None
     freeze_depth: int
+    images: int | None  # null: the whole training split
     epochs: int
     branch_epochs: int
     branch_at: int
@@ -93,6 +94,7 @@ def resolve_training(
         image_size=training.image_size or image_size,
         resize=_resize(training, source, recipe, architecture, training.image_size or image_size),
         freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),
+        images=given.get("images"),
         epochs=epochs,
         branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
         branch_at=given.get("branch_at", epochs),
@@ -166,6 +168,9 @@ def expand(
     `source`: what `experiment.training.weights` was found to be.
     """
     protocol = make_protocol(experiment.evaluation, dataset)
+    if experiment.training.images == dataset.train_size:  # one result, one name
+        whole = experiment.training.model_copy(update={"images": None})
+        experiment = experiment.model_copy(update={"training": whole})
     chains = [[run] for run in trained] or list(_cells(experiment, dataset, source))
     pooled = [run for chain in chains for run in chain] if TRANSFER in {s.attack for s in protocol.stages} else None
     runs: dict[str, PlannedRun] = {}
@@ -252,7 +257,8 @@ def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
 
 def _training_dict(training: CellTraining, rates: tuple[float, float]) -> dict[str, Any]:
     recipe = training.recipe
-    return {
+    subset = {} if training.images is None else {"images": training.images}  # runs on all images keep their names
+    return subset | {
         "recipe": recipe.name, "recipe_version": recipe.version, "schedule": recipe.schedule,
         "momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay,
         "augment": recipe.augment, "randaugment_on": list(recipe.randaugment_on),

@@ -73,6 +73,9 @@ class TrainingSpec(Strict):
     stem: Literal["imagenet", "cifar"] | None = None
     image_size: Annotated[int, Field(ge=8, le=512)] | None = None
     freeze_depth: Depth | None = None
+    images: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="train on the first N of a fixed stratified permutation of the training split (null: all)"
+    )
     epochs: Epochs | None = None
     branch_epochs: Epochs | None = None
     branch_at: Epochs | None = Field(None, description="branch from the parent after this epoch (null: its last)")

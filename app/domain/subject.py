@@ -10,7 +10,8 @@ from app.domain.weights import IMAGENET, NO_WEIGHTS, weights_text
 
 _USUAL_STEM = {NO_WEIGHTS: "cifar", IMAGENET: "imagenet"}
 # Names of settings as people write them in a table.
-_SHORT = {"learning_rate": "lr", "batch_size": "batch", "freeze_depth": "frozen", "image_size": "size"}
+_SHORT = {"learning_rate": "lr", "batch_size": "batch", "freeze_depth": "frozen", "image_size": "size",
+          "images": "training images"}  # fmt: skip
 
 
 def subject_of(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,8 @@ def _unusual_decoder(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int) -> dict[str, Any]:
     usual = {"learning_rate": phase.learning_rate, "batch_size": batch_size, "freeze_depth": 0}
-    return {name: training[name] for name, value in usual.items() if training[name] != value}
+    subset = {"images": training["images"]} if "images" in training else {}
+    return subset | {name: training[name] for name, value in usual.items() if training[name] != value}
 
 
 def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:

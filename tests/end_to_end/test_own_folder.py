@@ -13,7 +13,7 @@ TRAINING = {"epochs": 16, "branch_epochs": 8}
 
 def _spec(variants: list[str], **decoder: Any) -> dict[str, Any]:
     return {"dataset": "cifar10", "seeds": [0], "variants": variants, "training": TRAINING, "decoder": decoder,
-            "evaluation": {"images": 200, "eps": ["2/255", "8/255"]}}
+            "evaluation": {"images": 100, "eps": ["2/255", "8/255"]}}
 
 
 @pytest.mark.slow

@@ -36,5 +36,10 @@ def evaluation_images(labels: np.ndarray, dataset: str, count: int) -> np.ndarra
     return stratified_order(labels, f"{dataset}/evaluation")[:count]
 
 
+def training_images(labels: np.ndarray, dataset: str, count: int) -> np.ndarray:
+    """Sorted indices (count,) of a part of the training split: one for every model, a smaller in a larger."""
+    return np.sort(stratified_order(labels, f"{dataset}/training")[:count])
+
+
 def _generator(key: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")))

@@ -1,5 +1,6 @@
 """`train` and `branch` runs: from a specification to a published checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +22,7 @@ from models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from models.registry import Classifier, ModelSpec, branch, build
 from models.resnet import WeightsError, WeightsUnavailableError, load_imagenet_weights
 from worker.data import Arrays, Split
-from worker.data.splits import stratified_holdout
+from worker.data.splits import stratified_holdout, training_images
 from worker.jobs.job import Job, open_checkpoint, open_content, open_dataset
 from worker.training.loop import Config, EpochRecord, Hooks, State, batch_of, to_pixels, train
 from worker.training.resume import load_state, save_state
@@ -98,12 +99,7 @@ def run_branch(job: Job) -> None:
 def _fit(
     job: Job, model: Classifier, arrays: Arrays, augmentation: Augmentation, *, stream: str, parent: Checkpoint | None
 ) -> None:
-    kept, held_out = stratified_holdout(
-        arrays.train.labels, job.spec["training"]["validation_share"], key=f"{arrays.name}/validation"
-    )
-    training, validation = (Split(arrays.train.images[i], arrays.train.labels[i]) for i in (kept, held_out))
-    if not len(validation):
-        raise JobError("every class has a single training image; at least one class needs two, to validate on")
+    training, validation = splits_of(arrays, job.spec["training"])
     resume = artifacts.run_folder(job.settings.data_dir, job.run.id) / "resume.pt"
     config = Config.from_spec(job.spec, stream)
 
@@ -126,6 +122,19 @@ def _fit(
     records = train(model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks)
     _publish(job, model, arrays, parent, [asdict(r) for r in records], spike_rates(model, validation))
     resume.unlink(missing_ok=True)
+
+
+def splits_of(arrays: Arrays, training: Mapping[str, Any]) -> tuple[Split, Split]:
+    """What is trained on, and what is held out of it to validate on."""
+    images, labels = arrays.train.images, arrays.train.labels
+    if "images" in training:
+        chosen = training_images(labels, arrays.name, training["images"])
+        images, labels = images[chosen], labels[chosen]
+    parts = stratified_holdout(labels, training["validation_share"], key=f"{arrays.name}/validation")
+    if not len(parts[1]):
+        raise JobError("every class has a single training image; at least one class needs two, to validate on")
+    kept, held_out = (Split(images[part], labels[part]) for part in parts)
+    return kept, held_out
 
 
 def _store_epoch(job: Job, state: State) -> None:

@@ -48,6 +48,8 @@ def test_what_fits_together_has_no_problems(body: dict[str, Any]) -> None:
         ({"training": {"freeze_depth": 1}}, "/training/freeze_depth", "use 0, or weights that are trained"),
         ({"training": {"overrides": [{}, {"freeze_depth": 1}]}},
          "/training/overrides/1/freeze_depth", "makes no sense"),
+        ({"training": {"images": 19}}, "/training/images", "use 20 to 50, or leave it out"),
+        ({"training": {"images": 51}}, "/training/images", "50 training images in 10 classes"),
         ({"training": {"epochs": 3, "branch_at": 4}}, "/training/branch_at", "branch at 1..3"),
         ({"training": {"epochs": 3, "overrides": [{"variant": "lif", "branch_at": 9}]}},
          "/training/overrides/0/branch_at", "resnet20 lif trains 3 epochs"),

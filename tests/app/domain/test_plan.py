@@ -371,3 +371,11 @@ def test_a_repeated_run_named_by_its_checkpoint_is_not_taken_for_the_first_one()
     assert other.depends_on == f"{first.key}:exp_1"
     assert other.key != one.key
     assert other.spec["subject"] == one.spec["subject"], "of one row"
+
+
+def test_training_on_some_of_the_images_is_another_row_that_says_so_and_on_all_of_them_is_not() -> None:
+    whole, part = (plan(seeds=[0], training=training) for training in ({}, {"images": 500}))
+    assert {r.key for r in whole}.isdisjoint(r.key for r in part)
+    assert settings_text(spec_of(part, "train")) == settings_text(spec_of(part, "branch", variant="lif"))
+    assert settings_text(spec_of(part, "train")) == "training images 500"
+    assert [r.key for r in plan(seeds=[0], training={"images": 1438})] == [r.key for r in whole]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from worker.data.digits import read_digits
-from worker.data.splits import evaluation_images, stratified_holdout, stratified_order
+from worker.data.splits import evaluation_images, stratified_holdout, stratified_order, training_images
 
 LABELS = np.repeat(np.arange(5), [40, 30, 20, 10, 100])
 
@@ -46,3 +46,12 @@ def test_digits_are_the_1797_real_scans_split_once_for_all():
     assert train.max() == 255
     assert np.bincount(test_labels).min() >= 34
     assert set(train_labels) == set(range(10))
+
+
+def test_part_of_the_training_images_has_the_classes_in_proportion_and_lies_in_a_larger_part():
+    small, large = (training_images(LABELS, "x", count) for count in (40, 100))
+    assert np.all(np.diff(small) > 0)
+    assert set(small) < set(large)
+    shares = np.bincount(LABELS[large]) / len(large)
+    assert np.allclose(shares, np.bincount(LABELS) / len(LABELS), atol=0.02)
+    assert set(small) != set(evaluation_images(LABELS, "x", 40)), "another permutation than that of the test split"
