@@ -102,13 +102,25 @@ def demo() -> None:
 
 @cli.command()
 def submit(
-    file: Annotated[Path, typer.Argument(help="YAML or JSON: the body of POST /experiments")],
+    file: Annotated[Path | None, typer.Argument(help="YAML or JSON: the body of POST /experiments")] = None,
+    preset: Annotated[str | None, typer.Option(help="experiments by name, see `spikeproof presets`")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="of a preset: from scratch, without ImageNet")] = False,
+    small: Annotated[bool, typer.Option("--small", help="of a preset: to see it run, in minutes on a CPU")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended, showing progress")] = False,
 ) -> None:
-    """Queue an experiment."""
+    """Queue an experiment, from a file or by the name of a preset."""
     from app.commands.experiment_file import read_experiment
+    from app.commands.presets import submit_preset
     from app.commands.progress_bars import follow
 
+    if (file is None) == (preset is None):
+        raise SpikeproofError("name either a file or, with --preset, a preset; `spikeproof presets` lists them")
+    if file is None:
+        with _client() as client:
+            done = submit_preset(client, str(preset), offline=offline, small=small, wait=wait)
+        raise typer.Exit(0 if done else 1)
+    if offline or small:
+        raise SpikeproofError("--offline and --small are forms of a preset; a file says all of it itself")
     spec = read_experiment(file)
     with _client() as client:
         experiment = client.submit(spec)
@@ -270,6 +282,16 @@ def attacks() -> None:
     rows = [[a.name, a.title, ", ".join(a.norms), a.box, a.reference] for a in ATTACKS.values()]
     _print_table(["attack", "", "norms", "box", "reference"], rows)
     _print_table(["suite", ""], [[s.name, s.title] for s in SUITES.values()])
+
+
+@cli.command()
+def presets() -> None:
+    """List experiments by name; needs no running service."""
+    from app.domain.presets import PRESETS, stages
+
+    counts = {name: sum(map(len, stages(name))) for name in PRESETS}
+    rows = [[p.name, p.title, str(counts[p.name]), "yes" if p.offline else "the same"] for p in PRESETS.values()]
+    _print_table(["preset", "", "experiments", "other form offline"], rows)
 
 
 @cli.command()

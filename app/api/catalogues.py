@@ -12,6 +12,7 @@ from app.domain.attacks import ATTACKS
 from app.domain.datasets import Dataset, how_to_get
 from app.domain.epsilon import format_epsilon
 from app.domain.errors import Conflict, NotFound
+from app.domain.presets import PRESETS, find_preset, stages
 from app.domain.suites import SUITES
 from app.domain.weights import CHECKPOINT_PREFIX
 from app.storage import datasets, weights
@@ -113,3 +114,23 @@ def list_suites() -> dict[str, Any]:
         ]
         items.append({**asdict(suite), "stages": stages})
     return {"items": items, "next": None}
+
+
+@router.get("/presets", tags=["catalogues"], summary="Experiments by name")
+def list_presets() -> dict[str, Any]:
+    """The study's tables and other first things; `offline_form`: whether it is another one without ImageNet weights."""
+    items = [
+        {"name": preset.name, "title": preset.title, "offline_form": preset.offline is not None,
+         "experiments": sum(map(len, preset.stages))}
+        for preset in PRESETS.values()
+    ]  # fmt: skip
+    return {"items": items, "next": None}
+
+
+@router.get("/presets/{name}", tags=["catalogues"], summary="What a preset submits")
+def show_preset(name: str, offline: bool = False, small: bool = False) -> dict[str, Any]:
+    """`stages`: lists of bodies for `POST /experiments`. Those of one stage may run at once; those of the next start
+    from the checkpoint of the one before, whose id is to be put in place of `ckpt_of_the_stage_before`."""
+    preset = find_preset(name)
+    chosen = {"offline": offline, "small": small}
+    return {"name": preset.name, "title": preset.title, **chosen, "stages": stages(name, **chosen)}

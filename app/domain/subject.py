@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.architectures import ARCHITECTURES
 from app.domain.protocol import digest
 from app.domain.recipes import RECIPES, Phase
 from app.domain.spec import DecoderSpec
@@ -96,7 +97,10 @@ def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int
 
 
 def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {"weights": weights_text(spec["model"])} if spec["model"]["weights"] != NO_WEIGHTS else {}
+    """Where there were weights to take, rows say that none were taken: the study's figures have them."""
+    if spec["model"]["weights"] != NO_WEIGHTS:
+        return {"weights": weights_text(spec["model"])}
+    return {"weights": NO_WEIGHTS} if ARCHITECTURES[spec["architecture"]].weights else {}
 
 
 def _unusual_input(spec: Mapping[str, Any]) -> dict[str, Any]:

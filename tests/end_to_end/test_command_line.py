@@ -53,6 +53,21 @@ def test_a_bad_file_is_refused_in_one_line(service: Service, tmp_path) -> None:
         assert "Traceback" not in answer.stderr
 
 
+def test_a_preset_is_submitted_by_its_name_and_not_beside_a_file(service: Service) -> None:
+    submitted = spikeproof("submit", "--preset", "quickstart", "--small", url=service.url)
+    assert submitted.returncode == 0, submitted.stderr
+    experiment = service.client().experiment(submitted.stdout.strip())
+    assert experiment["name"] == "quick start (small)"
+    service.client().cancel(experiment["id"])
+    for words, told in (
+        (["--preset", "quikstart"], "did you mean 'quickstart'"), ([], "`spikeproof presets` lists them"),
+        (["x.yaml", "--preset", "quickstart"], "either a file or"), (["x.yaml", "--small"], "are forms of a preset"),
+    ):
+        refused = spikeproof("submit", *words, url=service.url)
+        assert refused.returncode == 1
+        assert told in refused.stderr
+
+
 def test_without_a_service_every_command_says_so_in_one_line() -> None:
     for words in (["experiments"], ["leaderboard", "--dataset", "digits"], ["cancel", "x"]):
         answer = spikeproof(*words)
@@ -64,6 +79,7 @@ def test_without_a_service_every_command_says_so_in_one_line() -> None:
 def test_catalogues_and_doctor_need_no_service(tmp_path) -> None:
     assert "digits" in spikeproof("datasets", data_dir=str(tmp_path)).stdout
     assert "square" in spikeproof("attacks").stdout
+    assert "timesteps-sweep" in spikeproof("presets").stdout
     doctor = spikeproof("doctor", data_dir=str(tmp_path))
     assert doctor.returncode == 0, doctor.stdout
     assert "ok    database: SQLite" in doctor.stdout

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from app.domain.attacks import ATTACKS
+from app.domain.presets import PRESETS
 from app.domain.suites import SUITES
 from app.storage import workers
 from app.storage.engine import now_epoch
@@ -20,6 +21,7 @@ PATHS = {
     "/runs/{run_id}/retry": {"post"}, "/runs/{run_id}/images": {"get"}, "/runs/{run_id}/adversarial.npz": {"get"},
     "/leaderboard": {"get"}, "/leaderboard/matrix": {"get"}, "/datasets": {"get"}, "/datasets/{name}": {"get"},
     "/architectures": {"get"}, "/architectures/{name}": {"get"}, "/attacks": {"get"}, "/suites": {"get"},
+    "/presets": {"get"}, "/presets/{name}": {"get"},
     "/checkpoints": {"get", "post"}, "/checkpoints/{checkpoint_id}": {"get"},
     "/checkpoints/{checkpoint_id}/file": {"get"}, "/checkpoints/{checkpoint_id}/predict": {"post"},
     "/checkpoints/{checkpoint_id}/verify": {"post"}, "/runs/{run_id}/cancel": {"post"},
@@ -88,6 +90,27 @@ def test_attacks_and_suites_are_listed_with_everything_they_do(sqlite_api: httpx
     assert set(suites) == set(SUITES)
     assert [s["attack"] for s in suites["quick"]["stages"]] == ["fgsm", "pgd", "square"]
     assert suites["quick"]["stages"][2]["parameters"]["queries"] == 200
+
+
+def test_presets_are_listed_and_shown_in_every_form(sqlite_api: httpx.Client, problem_of) -> None:
+    listed = {p["name"]: p for p in sqlite_api.get("/presets").json()["items"]}
+    assert set(listed) == set(PRESETS)
+    assert listed["depth-sweep"]["offline_form"]
+    usual, small = (
+        sqlite_api.get("/presets/study-cifar10", params=params).json() for params in ({}, {"small": True})
+    )
+    assert [len(stage) for stage in usual["stages"]] == [4]
+    assert "images" not in usual["stages"][0][0]["training"]
+    assert small["stages"][0][0]["training"]["images"] == 600
+    assert "did you mean 'audit'" in problem_of(sqlite_api.get("/presets/audti"), 404)["detail"]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_service_takes_what_a_preset_submits(sqlite_api: httpx.Client, name: str, offline: bool) -> None:
+    for body in sqlite_api.get(f"/presets/{name}", params={"offline": offline, "small": True}).json()["stages"][0]:
+        answer = sqlite_api.post("/experiments", json=body)
+        assert answer.status_code == 202, answer.text
 
 
 def test_the_process_is_alive(sqlite_api: httpx.Client) -> None:

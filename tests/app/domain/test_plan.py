@@ -296,14 +296,14 @@ def test_settings_name_what_is_not_as_usual_and_nothing_else():
         runs = plan(seeds=[0], architectures=["resnet18"], variants=["default", "paralif"], **given)
         return settings_text(spec_of(runs, "train")), settings_text(spec_of(runs, "branch"))
 
-    assert texts() == ("", "")
-    assert texts(decoder={"gain": 1.0, "beta": 0.5}) == ("", "gain 1")
+    assert texts() == ("weights none", "weights none")
+    assert texts(decoder={"gain": 1.0, "beta": 0.5}) == ("weights none", "gain 1, weights none")
     assert texts(decoder={"spike_mode": "D", "learn_time_constants": True}) == (
-        "", "spike_mode D, learn_time_constants True"
+        "weights none", "spike_mode D, learn_time_constants True, weights none"
     )
-    assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32", "lr 0.5, batch 32")
-    assert texts(training={"stem": "cifar"}) == ("", "")
-    assert texts(training={"stem": "imagenet", "image_size": 64}) == ("size 64, stem imagenet",) * 2
+    assert texts(training={"learning_rate": 0.5, "batch_size": 32}) == ("lr 0.5, batch 32, weights none",) * 2
+    assert texts(training={"stem": "cifar"}) == ("weights none",) * 2
+    assert texts(training={"stem": "imagenet", "image_size": 64}) == ("weights none, size 64, stem imagenet",) * 2
     pretrained = {"weights": "imagenet", "stem": "imagenet", "image_size": 64, "freeze_depth": 3}
     assert texts(training=pretrained) == ("frozen 3, weights imagenet, size 64",) * 2
 
