@@ -12,6 +12,7 @@ from app.domain.errors import suggestion
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 OWN_GRADIENT = "own"  # the model as it is; other names are those of `models.gradients`
+EXPECTED_GRADIENT = "expected"  # of the logits averaged over all noise; a deterministic model's are its own
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ SURROGATE_GRID = (
 )
 _GRADIENT = Parameter(
     OWN_GRADIENT, "how a spiking model is differentiated: as it is, in expectation, or through another surrogate",
-    choices=(OWN_GRADIENT, "sampled", "expected", *SURROGATE_GRID),
+    choices=(OWN_GRADIENT, "sampled", EXPECTED_GRADIENT, *SURROGATE_GRID),
 )
 
 ATTACKS: dict[str, Attack] = {

@@ -67,6 +67,12 @@ def _check_training(spec: ExperimentSpec, source: WeightsSource) -> list[Problem
     if training.recipe is not None and training.recipe not in RECIPES:
         detail = f"unknown recipe {training.recipe!r}{suggestion(training.recipe, RECIPES)}"
         return [Problem("/training/recipe", detail)]
+    recipe = RECIPES[training.recipe or ("default" if training.weights == NO_WEIGHTS else "study")]
+    if training.adversarial_eps is not None and recipe.inner is None:
+        detail = f"the recipe {recipe.name!r} sees no adversarial images"
+        found.append(Problem("/training/adversarial_eps", f"{detail}; name the recipe 'adversarial', or leave it out"))
+    if training.adversarial_eps is not None and parse_epsilon(training.adversarial_eps) > LARGEST_EPS["linf"]:
+        found.append(Problem("/training/adversarial_eps", "must be at most 1: pixels lie in 0..1"))
     if training.weights == IMAGENET and training.stem == "cifar":
         found.append(Problem("/training/stem", "ImageNet weights are for the stem 'imagenet'"))
     for name in spec.architectures:

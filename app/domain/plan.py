@@ -37,6 +37,7 @@ class CellTraining:
     resize: int | None
     freeze_depth: int
     images: int | None  # null: the whole training split
+    adversarial_eps: Fraction | None  # null: the headline radius
     epochs: int
     branch_epochs: int
     branch_at: int
@@ -95,6 +96,7 @@ def resolve_training(
         resize=_resize(training, source, recipe, architecture, training.image_size or image_size),
         freeze_depth=given.get("freeze_depth", 3 if pretrained else 0),
         images=given.get("images"),
+        adversarial_eps=parse_epsilon(given["adversarial_eps"]) if "adversarial_eps" in given else None,
         epochs=epochs,
         branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
         branch_at=given.get("branch_at", epochs),
@@ -218,9 +220,18 @@ def _train_run(
         "seed": seed, "epochs": training.epochs, "keep_epochs": kept_epochs,
         "model": {**training.weights, "stem": training.stem, "image_size": _image_size(training, dataset),
                   **({"resize": training.resize} if training.resize is not None else {})},
-        "training": _training_dict(training, training.continuous_rates),
+        "training": _training_dict(training, training.continuous_rates) | _adversary(training, dataset),
     }
     return PlannedRun("train", spec)
+
+
+def _adversary(training: CellTraining, dataset: Dataset) -> dict[str, Any]:
+    """What an adversarial training trains against; nothing for others, whose runs keep their names."""
+    inner = training.recipe.inner
+    if inner is None:
+        return {}
+    epsilon = training.adversarial_eps or parse_epsilon(dataset.headline_eps["linf"])
+    return {"adversary": {"norm": "linf", "epsilon": str(epsilon), "steps": inner.steps, "step_size": inner.step_size}}
 
 
 def _image_size(training: CellTraining, dataset: Dataset) -> int | None:
@@ -232,12 +243,14 @@ def _image_size(training: CellTraining, dataset: Dataset) -> int | None:
 def _branch_run(
     parent: PlannedRun, variant: str, branch_seed: int, training: CellTraining, decoder: DecoderSpec
 ) -> PlannedRun:
+    against = {name: value for name, value in parent.spec["training"].items() if name == "adversary"}
     spec = {
         **{name: parent.spec[name] for name in ("dataset", "architecture", "seed", "model")},
         "kind": "branch", "variant": variant, "branch_seed": branch_seed, "parent": parent.key,
         "parent_epochs": training.branch_at, "parent_training": parent.spec["training"],
         "epochs": training.branch_epochs, "decoder": decoder_settings(decoder, variant),
-        "training": _training_dict(training, training.branch_rates) | {"draws": training.recipe.draws(variant)},
+        "training": _training_dict(training, training.branch_rates) | against
+        | {"draws": training.recipe.draws(variant)},
     }
     return PlannedRun("branch", spec, parent.key)
 

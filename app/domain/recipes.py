@@ -27,6 +27,14 @@ class NoisyHead:
     wide_learning_rate: float | None = None
 
 
+@dataclass(frozen=True)
+class InnerAttack:
+    """The PGD that adversarial training trains against: Linf, `steps` of `step_size` times the radius."""
+
+    steps: int
+    step_size: float
+
+
 WIDE = 512
 
 
@@ -50,6 +58,7 @@ class Recipe:
     randaugment_on: tuple[str, ...] = ()
     center_crop: bool = False
     paralif: NoisyHead = NoisyHead()
+    inner: InnerAttack | None = None  # of an adversarial training
 
     def branch_rate(self, variant: str, features: int) -> float:
         """The learning rate of a spiking head on so many features."""
@@ -78,5 +87,11 @@ RECIPES: dict[str, Recipe] = {
             Phase(5, 0.001, 0.001), Phase(5, 0.001, 0.001), "constant", 64, 0.9, False, 1e-4, False,
             randaugment_on=("cifar100",), center_crop=True,
         ),
+        Recipe(
+            "adversarial", 1, "PGD-7 adversarial training (Madry et al. 2018, arXiv:1706.06083), else as `default`",
+            Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
+            paralif=NoisyHead(draws=8, wide_learning_rate=0.02), inner=InnerAttack(7, 0.25),
+        ),
     )
 }
+UNDEFENDED = frozenset(name for name, recipe in RECIPES.items() if recipe.inner is None)

@@ -82,6 +82,9 @@ class TrainingSpec(Strict):
     recipe: Name | None = None
     batch_size: Batch | None = None
     learning_rate: Rate | None = None
+    adversarial_eps: Radius | None = Field(
+        None, description="Linf radius of the recipe `adversarial` (null: the data set's headline radius)"
+    )
     overrides: list[Override] = Field(default_factory=list, max_length=100)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.domain.architectures import ARCHITECTURES
+from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.protocol import digest
 from app.domain.recipes import RECIPES, Phase
 from app.domain.spec import DecoderSpec
@@ -92,8 +93,10 @@ def _unusual_decoder(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int) -> dict[str, Any]:
     usual = {"learning_rate": phase.learning_rate, "batch_size": batch_size, "freeze_depth": 0}
-    subset = {"images": training["images"]} if "images" in training else {}
-    return subset | {name: training[name] for name, value in usual.items() if training[name] != value}
+    seen = {"images": training["images"]} if "images" in training else {}
+    if "adversary" in training:
+        seen["trained against eps"] = format_epsilon(parse_epsilon(training["adversary"]["epsilon"]))
+    return seen | {name: training[name] for name, value in usual.items() if training[name] != value}
 
 
 def _weights(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch
 
 from app.domain.epsilon import parse_epsilon
 from app.domain.protocol import Protocol
-from app.domain.recipes import RECIPES
+from app.domain.recipes import UNDEFENDED
+from app.domain.weights import CONTENT_PREFIX
 from app.storage import results
 from app.storage.tables import Checkpoint
 from worker.evaluation.clean import pixels
@@ -70,7 +71,9 @@ def anchor(
     else:
         with job.database.reading() as session:
             known = results.robust_of_parent(session, checkpoint, [protocol.identity(e) for e in protocol.eps])
-    standard = subject["recipe"] in RECIPES  # no recipe of ours sees adversarial images; of others we know nothing
+    # Of other recipes than ours we know nothing, and nothing of what a checkpoint that was the start has seen.
+    start = str(checkpoint.spec["run"].get("model", {}).get("weights", ""))
+    standard = subject["recipe"] in UNDEFENDED and not start.startswith(CONTENT_PREFIX)
     siblings = {parse_epsilon(eps): Sibling(accuracy, protocol.images, standard) for eps, accuracy in known.items()}
     return [result.to_dict() for result in default_sibling(protocol, siblings)]
 

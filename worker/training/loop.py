@@ -24,6 +24,7 @@ from models.freezing import evaluating, freeze, train_mode
 from models.registry import Classifier
 from worker.data import Split
 from worker.data.augment import crop_and_flip, rand_augment
+from worker.training.adversary import Adversary
 from worker.training.seeding import generator
 
 VALIDATION_BATCH = 500
@@ -46,12 +47,15 @@ class Config:
     randaugment: bool
     freeze_depth: int
     draws: int = 1  # of a stochastic head for one step, of which the loss is the mean
+    adversary: Adversary | None = None  # who replaces each batch by the worst images near it
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], stream: str) -> Self:
         """From a run's specification (`app.domain.plan`)."""
         training = spec["training"]
         given = {name: training[name] for name in cls.__dataclass_fields__ if name in training}
+        if "adversary" in given:
+            given["adversary"] = Adversary.from_dict(given["adversary"])
         randaugment = spec["dataset"]["name"] in training["randaugment_on"]
         return cls(stream=stream, epochs=spec["epochs"], randaugment=randaugment, **given)
 
@@ -180,6 +184,7 @@ class _Training:
         for number, index in enumerate(torch.randperm(len(self.data), generator=order).tensor_split(self.batches)):
             images, labels = batch_of(self.data, index.numpy())
             pixels, labels = to_pixels(self._augmented(images, order), self.device), labels.to(self.device)
+            pixels = self._attacked(pixels, labels, index, epoch)
             logits = self.model.decoder(self.model.encoder(pixels), draws=config.draws, generator=noise)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(config.draws))
             self._step(loss)
@@ -199,6 +204,12 @@ class _Training:
         if self.config.randaugment:
             images = rand_augment(images, order)
         return crop_and_flip(images, self.augmentation, order) if self.config.augment else images
+
+    def _attacked(self, pixels: Tensor, labels: Tensor, index: Tensor, epoch: int) -> Tensor:
+        if self.config.adversary is None:
+            return pixels
+        ids, stream = index.to(self.device), f"{self.config.stream}/{epoch}"
+        return self.config.adversary.worst_near(self.model, pixels, labels, ids=ids, stream=stream)
 
     def _state(self, epoch: int) -> State:
         records = [asdict(record) for record in self.records]

@@ -50,6 +50,8 @@ def test_what_fits_together_has_no_problems(body: dict[str, Any]) -> None:
          "/training/overrides/1/freeze_depth", "makes no sense"),
         ({"training": {"images": 19}}, "/training/images", "use 20 to 50, or leave it out"),
         ({"training": {"images": 51}}, "/training/images", "50 training images in 10 classes"),
+        ({"training": {"adversarial_eps": "8/255"}}, "/training/adversarial_eps", "name the recipe 'adversarial'"),
+        ({"training": {"recipe": "adversarial", "adversarial_eps": 2}}, "/training/adversarial_eps", "at most 1"),
         ({"training": {"epochs": 3, "branch_at": 4}}, "/training/branch_at", "branch at 1..3"),
         ({"training": {"epochs": 3, "overrides": [{"variant": "lif", "branch_at": 9}]}},
          "/training/overrides/0/branch_at", "resnet20 lif trains 3 epochs"),

@@ -379,3 +379,16 @@ def test_training_on_some_of_the_images_is_another_row_that_says_so_and_on_all_o
     assert settings_text(spec_of(part, "train")) == settings_text(spec_of(part, "branch", variant="lif"))
     assert settings_text(spec_of(part, "train")) == "training images 500"
     assert [r.key for r in plan(seeds=[0], training={"images": 1438})] == [r.key for r in whole]
+
+
+def test_adversarial_training_is_in_the_headline_radius_in_both_phases_and_rows_say_which() -> None:
+    recipe = {"recipe": "adversarial"}
+    usual = plan(seeds=[0], training=recipe)
+    narrow = plan(seeds=[0], training={**recipe, "adversarial_eps": "8/255"})
+    for kind, variant in (("train", "default"), ("branch", "lif"), ("branch", "paralif")):
+        spec = spec_of(usual, kind, variant=variant)
+        assert spec["training"]["adversary"] == {"norm": "linf", "epsilon": "32/255", "steps": 7, "step_size": 0.25}
+        assert settings_text(spec) == "trained against eps 32/255"
+    assert settings_text(spec_of(narrow, "branch", variant="lif")) == "trained against eps 8/255"
+    assert {r.key for r in usual}.isdisjoint(r.key for r in narrow)
+    assert all("adversary" not in r.spec["training"] for r in plan() if r.kind != "evaluate")
