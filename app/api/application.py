@@ -22,6 +22,7 @@ from app.api import (
     home,
     leaderboard,
     metrics,
+    reports,
     runs,
     sign_in,
     trail,
@@ -73,7 +74,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         home, sign_in, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues,
-        trail, health, metrics,
+        reports, trail, health, metrics,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))

@@ -85,7 +85,8 @@ def test_a_cell_of_the_matrix_says_how_many_rows_of_other_settings_it_does_not_s
 
 
 def test_latex_takes_any_text_a_user_may_have_chosen(tmp_path: Path) -> None:
-    names = ["50%_&#{}~^\\$", "naïve Erdős Čapek ñandú", "模型 é\u0301 🙂", "[1] * | \"q\" <x> 'y' `z`", "a\nb\x07c", ""]
+    names = ["50%_&#{}~^\\$", "naïve Erdős Čapek ñandú", "模型 é\u0301 🙂", "[1] * | \"q\" <x> 'y' `z`", "a\nb\x07c",
+             ""]  # fmt: skip
     rows = [row(recipe=name, architecture=name) for name in names]
     text = render(leaderboard_table(rows, "a note: 100 % of $x_1$ & more"), "latex")
     assert r"na\"{i}ve Erd\H{o}s \v{C}apek" in text
