@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.orm import Session
 
@@ -22,9 +22,14 @@ from app.storage import experiments, results, runs, trail, verifications
 from app.storage.tables import Figure, Run
 
 MOST_GALLERIES = 12  # a few hundred kilobytes each
-MARKDOWN = "text/markdown; charset=utf-8"
 _CLOSED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the page asks nobody for anything
 router = APIRouter()
+
+
+class Markdown(PlainTextResponse):
+    """Text that is Markdown."""
+
+    media_type = "text/markdown"
 
 
 @router.get("/experiments/{experiment_id}/report", tags=["experiments"], response_class=HTMLResponse,
@@ -94,9 +99,9 @@ def _conditions(own: Iterable[Run]) -> list[Mapping[str, Any]]:
     return found
 
 
-@router.get("/checkpoints/{checkpoint_id}/card", tags=["checkpoints"], response_class=PlainTextResponse,
-            summary="The model card of a checkpoint, in Markdown", responses={200: {"content": {"text/markdown": {}}}})
-def card(checkpoint_id: str, services: ServicesOf) -> Response:
+@router.get("/checkpoints/{checkpoint_id}/card", tags=["checkpoints"], response_class=Markdown,
+            summary="The model card of a checkpoint, in Markdown")
+def card(checkpoint_id: str, services: ServicesOf) -> Markdown:
     """Architecture, variant, training, clean and robust figures with their protocol and verdict, how to load it, what
     it is for, the licence of its data, provenance."""
     with services.database.reading() as session:
@@ -107,5 +112,4 @@ def card(checkpoint_id: str, services: ServicesOf) -> Response:
                  "draws", "details")  # fmt: skip
         listed = [{name: getattr(figure, name) for name in names} for figure in figures]
         measured = [runs.get(session, name) for name in dict.fromkeys(figure.run_id for figure in figures)]
-    text = model_card(shown, origin.spec, listed, _conditions(measured))
-    return Response(text, media_type=MARKDOWN)
+    return Markdown(model_card(shown, origin.spec, listed, _conditions(measured)))
