@@ -28,7 +28,7 @@ def swagger(request: Request) -> HTMLResponse:
         openapi_url=f"{root}/openapi.json", title="spikeproof: API",
         swagger_js_url=f"{root}{_PLACE}/swagger-ui-bundle.js",
         swagger_css_url=f"{root}{_PLACE}/swagger-ui.css", swagger_favicon_url=f"{root}{_PLACE}/favicon.png",
-        swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True, "docExpansion": "none"},
+        swagger_ui_parameters={"validatorUrl": None, "displayRequestDuration": True},
     )
     return HTMLResponse(page.body, headers=_POLICY)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 60  # a page; what is below says that there are more
 _PLOT_WIDTH, _PITCH = 4.4, 0.36  # inches
-_TOP, _BOTTOM, _NUMBERS, _MARGIN = 0.72, 1.0, 1.9, 0.18
+_TOP, _BOTTOM, _NUMBERS, _MARGIN = 0.72, 1.0, 2.05, 0.18
 
 
 def board_picture(board: Mapping[str, Any], form: Picture) -> bytes:
@@ -91,7 +91,7 @@ def _numbers(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(text, (1, y), (x * 72, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
                       ha="right", va="center", color=colour, fontsize=8.5, **style)  # fmt: skip
 
-    columns = (("clean", 0.9), ("robust", 1.72))
+    columns = (("clean", 0.9), ("robust", 1.85))
     for name, x in columns:
         write(x, -0.55, f"{name} %", QUIET)
     for line, row in enumerate(rows):

@@ -44,7 +44,7 @@ def _figure(answer: Mapping[str, Any]) -> "Figure":
     names = text_width([name for name, _ in lines]) + _GAP
     curve = _LEFT + _CURVE if len(answer["curve"]) > 1 else 0.0  # the width of the left half
     inner = max(_LEAST_HEIGHT, _PITCH * len(lines))
-    width = max(curve + names + _DOTS + _RIGHT, _LEFT + text_width([title], 12), _LEFT + text_width([below], 8.5))
+    width = max(curve + names + _DOTS + _RIGHT, _LEFT + text_width([title], 13), _LEFT + text_width([below], 8.5))
     height = _TOP + inner + _BOTTOM
 
     def place(left: float, wide: float) -> "Axes":

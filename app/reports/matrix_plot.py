@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _CELL = (1.75, 0.78)  # inches, as the margins and the least width of all cells together
 _LEFT, _RIGHT, _TOP, _BOTTOM, _NARROWEST = 0.85, 0.2, 0.98, 0.6, 5.0
 _SHADES = ("#ffffff", "#0072B2")  # of 0 and 100 per cent; in grey they grow darker evenly
-_DARK = 0.55  # from here on writing is white
+_DARK = 0.9  # from here on writing is white
 
 
 def matrix_picture(matrix: Mapping[str, Any], form: Picture) -> bytes:
@@ -34,12 +34,17 @@ def _figure(matrix: Mapping[str, Any]) -> "Figure":
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, grid[0] / width, grid[1] / height))
     for line, row in enumerate(rows):
         for column, name in enumerate(columns):
-            _draw_cell(axes, column, line, row["cells"][name])
+            _draw_cell(axes, column, line, row["cells"][name], bound=_is_bound(row["cells"][name], matrix["metric"]))
     _dress(axes, matrix, columns)
     return figure
 
 
-def _draw_cell(axes: "Axes", column: int, line: int, cell: Mapping[str, Any] | None) -> None:
+def _is_bound(cell: Mapping[str, Any] | None, metric: str) -> bool:
+    """Whether it is an upper bound only; a clean accuracy never is."""
+    return cell is not None and cell["verdict"] != OK and metric == "robust_accuracy"
+
+
+def _draw_cell(axes: "Axes", column: int, line: int, cell: Mapping[str, Any] | None, *, bound: bool) -> None:
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
@@ -50,8 +55,8 @@ def _draw_cell(axes: "Axes", column: int, line: int, cell: Mapping[str, Any] | N
     if cell is None:
         axes.text(column + 0.5, line + 0.5, "–", ha="center", va="center", color=QUIET)
         return
-    bound = "≤ " if cell["verdict"] != OK else ""
-    axes.text(column + 0.5, line + 0.4, bound + percent(cell), ha="center", va="center", color=ink, fontsize=11,
+    sign = "≤ " if bound else ""
+    axes.text(column + 0.5, line + 0.4, sign + percent(cell), ha="center", va="center", color=ink, fontsize=11,
               fontweight="bold")  # fmt: skip
     more = f", {cell['others']} more" if cell["others"] else ""
     seeds = f"{cell['n']} seed{'s' if cell['n'] > 1 else ''}"
@@ -69,9 +74,8 @@ def _dress(axes: "Axes", matrix: Mapping[str, Any], columns: Sequence[str]) -> N
     axes.tick_params(length=0, pad=5)
     for side in axes.spines.values():
         side.set_visible(False)
-    cells = [cell for row in rows for cell in row["cells"].values() if cell]
     below = "mean ± standard deviation over seeds, <epochs, epochs of the branch>"
-    if any(cell["verdict"] != OK for cell in cells):
+    if any(_is_bound(cell, matrix["metric"]) for row in rows for cell in row["cells"].values()):
         below += "\n≤: an upper bound only"
     axes.annotate(below, (0, 0), (0, -8), xycoords="axes fraction", textcoords="offset points", va="top", color=QUIET,
                   fontsize=8.5, linespacing=1.5)  # fmt: skip

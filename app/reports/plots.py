@@ -80,7 +80,7 @@ def radius_axis(axes: "Axes", norm: str, eps: Iterable[float]) -> None:
 
 def text_width(texts: Sequence[str], size: float = 9.5) -> float:
     """About how many inches the longest of them takes in DejaVu Sans, on the wide side."""
-    return max((len(text) for text in texts), default=0) * size * 0.62 / 72
+    return max((len(text) for text in texts), default=0) * size * 0.56 / 72
 
 
 def mean_and_interval(figure: Mapping[str, Any]) -> tuple[float, float, float]:
