@@ -12,7 +12,7 @@ from typing import Any
 EXPERIMENT, RUN, CHECKPOINT = "exp_1hthffprrk3qsjhzscya5", "run_1hthffps3awc7g32e8fa7", "ckpt_1hthfmar3ym4daf084dad"
 ROWS = ("483ddd5680816df4", "3da565630a4c0a13")
 
-_PARAMETERS: dict[str, Any] = {
+PARAMETERS: dict[str, Any] = {
     "experiment_id": EXPERIMENT, "run_id": RUN, "checkpoint_id": CHECKPOINT, "a": ROWS[0], "b": ROWS[1],
     "experiment": EXPERIMENT, "run": RUN, "subject": EXPERIMENT, "actor": "local", "name": "digits",
     "dataset": "digits", "architecture": "resnet20", "variant": "lif", "recipe": "default", "precision": "float32",
@@ -22,7 +22,7 @@ _PARAMETERS: dict[str, Any] = {
     "draws": 20, "seed": 0, "top": 3, "idempotency-key": "first-try", "last-event-id": "17",
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',
 }  # fmt: skip
-_PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
+PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
     ("GET /architectures/{name}", "name"): "resnet20", ("GET /runs", "cursor"): RUN,
     ("GET /checkpoints", "cursor"): CHECKPOINT, ("GET /trail", "cursor"): "trail_1hthffprrk3qsjhzscya5",
     ("GET /runs/{run_id}/images", "cursor"): "12:8/255:pgd", ("GET /runs/{run_id}/verdicts", "cursor"): "12:8/255",
@@ -79,7 +79,7 @@ def add_examples(operation: dict[str, Any], name: str) -> None:
 
 
 def _parameter(operation: str, name: str) -> Any:
-    return _PARAMETERS_OF.get((operation, name), _PARAMETERS.get(name))
+    return PARAMETERS_OF.get((operation, name), PARAMETERS.get(name))
 
 
 def _give(content: dict[str, Any], example: Any) -> None:
