@@ -19,10 +19,11 @@ PARAMETERS: dict[str, Any] = {
     "freeze_depth": 3, "norm": "linf", "eps": "8/255", "suite": "quick", "images": 1000, "attack": "pgd",
     "metric": "clean_accuracy", "sort": "robust_accuracy", "format": "json", "state": "succeeded", "kind": "evaluate",
     "archived": False, "restore": False, "files": False, "limit": 50, "cursor": EXPERIMENT, "tail": 100, "offset": 0,
-    "draws": 20, "seed": 0, "top": 3, "idempotency-key": "first-try", "last-event-id": "17",
+    "offline": False, "small": True, "draws": 20, "seed": 0, "top": 3, "idempotency-key": "first-try", "last-event-id": "17",
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',
 }  # fmt: skip
 PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
+    ("GET /presets/{name}", "name"): "quickstart",
     ("GET /architectures/{name}", "name"): "resnet20", ("GET /runs", "cursor"): RUN,
     ("GET /checkpoints", "cursor"): CHECKPOINT, ("GET /trail", "cursor"): "trail_1hthffprrk3qsjhzscya5",
     ("GET /runs/{run_id}/images", "cursor"): "12:8/255:pgd", ("GET /runs/{run_id}/verdicts", "cursor"): "12:8/255",
