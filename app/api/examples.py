@@ -19,7 +19,8 @@ PARAMETERS: dict[str, Any] = {
     "freeze_depth": 3, "norm": "linf", "eps": "8/255", "suite": "quick", "images": 1000, "attack": "pgd",
     "metric": "clean_accuracy", "sort": "robust_accuracy", "format": "json", "state": "succeeded", "kind": "evaluate",
     "archived": False, "restore": False, "files": False, "limit": 50, "cursor": EXPERIMENT, "tail": 100, "offset": 0,
-    "offline": False, "small": True, "draws": 20, "seed": 0, "top": 3, "idempotency-key": "first-try", "last-event-id": "17",
+    "offline": False, "small": True, "draws": 20, "seed": 0, "top": 3,
+    "idempotency-key": "first-try", "last-event-id": "17",
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',
 }  # fmt: skip
 PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
