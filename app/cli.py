@@ -193,6 +193,25 @@ def leaderboard(
 
 
 @cli.command()
+def report(
+    experiment: str,
+    output: Annotated[Path | None, typer.Option(help="the file to write; EXPERIMENT.html, if none is named")] = None,
+) -> None:
+    """Write all about an experiment as one HTML page that needs nothing else."""
+    file = output or Path(f"{experiment}.html")
+    with _client() as client:
+        file.write_text(client.report(experiment), "utf-8")
+    print(file)
+
+
+@cli.command()
+def card(checkpoint: str) -> None:
+    """Print the model card of a checkpoint, in Markdown."""
+    with _client() as client:
+        print(client.card(checkpoint), end="")
+
+
+@cli.command()
 def predict(checkpoint: str, images: list[Path], draws: int = 20, seed: int = 0, top: int = 3) -> None:
     """Classify PNG or JPEG images with a checkpoint."""
     for path in images:

@@ -15,12 +15,14 @@ from app.api import (
     comparison,
     curves,
     document,
+    documentation,
     errors,
     events,
     experiments,
     health,
     leaderboard,
     metrics,
+    reports,
     runs,
     trail,
     uploads,
@@ -54,7 +56,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services.database.close()
 
     app = FastAPI(
-        title="spikeproof", version=version("spikeproof"), lifespan=lifespan,
+        title="spikeproof", version=version("spikeproof"), lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Trains default, LIF and ParaLIF ResNets, attacks them, and tells how robust they really are.",
     )
     config.data_dir.mkdir(parents=True, exist_ok=True)
@@ -72,8 +74,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         home, sign_in, assets,
-        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
-        health, metrics,
+        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, reports,
+        trail, health, metrics, documentation,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
@@ -12,7 +12,9 @@ from app.domain.attacks import Norm
 from app.domain.epsilon import parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured, PerImage
-from app.reports.tables import MEDIA_TYPES, Format
+from app.reports.markup import MEDIA_TYPES, Format, render
+from app.reports.plots import PICTURE_TYPES, Picture
+from app.reports.tables import Table
 from app.storage import datasets, results
 
 VARY = {"Vary": "Accept"}
@@ -48,8 +50,8 @@ def per_image_of(services: Services) -> PerImage:
 
 
 def answers_in(*media_types: str) -> Answers:
-    """For the OpenAPI document: JSON, as a table, and as the other media types."""
-    return {200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), *media_types)}}}
+    """For the OpenAPI document: JSON, as a table, as a picture, and as the other media types."""
+    return {200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), *PICTURE_TYPES.values(), *media_types)}}}
 
 
 def radius_of(eps: str) -> Fraction:
@@ -60,15 +62,10 @@ def radius_of(eps: str) -> Fraction:
         raise InvalidInput([Problem("/eps", f"in the query: {error}")]) from error
 
 
-def accepted(request: Request) -> Literal["json", "csv", "md", "latex", "html"]:
-    """The format that the `Accept` header likes best."""
-    return best_format(request)  # type: ignore[return-value]  # all keys of AnyFormat
-
-
-def best_format(request: Request, **more: str) -> str:
-    """The same where there are further formats: name -> media type."""
-    types = {"json": "application/json", "html": "text/html", **MEDIA_TYPES, **more}
-    known = {kind: name for name, kind in types.items()}
+def best_format(request: Request) -> str:
+    """The format that the `Accept` header likes best; a browser's page is "html"."""
+    known = {"application/json": "json", "text/html": "html"}
+    known |= {kind: name for types in (MEDIA_TYPES, PICTURE_TYPES) for name, kind in types.items()}
     offers = [_offer(part) for part in request.headers.get("accept", "").split(",")]
     wanted = sorted((o for o in offers if o[1] in known and o[0] > 0), key=lambda o: -o[0])  # stable: first of equals
     return known[wanted[0][1]] if wanted else "json"
@@ -79,6 +76,17 @@ def _offer(part: str) -> tuple[float, str]:
     kind, *parameters = (p.strip().lower() for p in part.split(";"))
     quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
     return (float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0), kind
+
+
+def as_report(wanted: str, table: Callable[[], Table], picture: Callable[[Picture], bytes]) -> Response | None:
+    """The table in a text form, or the picture; None where another form is wanted."""
+    for form, media_type in PICTURE_TYPES.items():
+        if form == wanted:
+            return Response(picture(form), media_type=media_type, headers=VARY)
+    for text_form in MEDIA_TYPES:
+        if text_form == wanted:
+            return rendered(render(table(), text_form), text_form)
+    return None
 
 
 def rendered(text: str, wanted: Format) -> Response:

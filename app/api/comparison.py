@@ -1,29 +1,46 @@
 """`/compare`: two rows of the leaderboard against each other."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from app.api.boards import per_image_of
+from app.api.boards import VARY, answers_in, as_report, best_format, per_image_of
 from app.api.dependencies import Services, ServicesOf
 from app.domain.comparison import Side, compare, protocol_differences
 from app.domain.errors import Conflict, InvalidInput, Problem
 from app.domain.leaderboard import PerImage, latest, leaderboard, row_id
 from app.domain.subject import settings_of
+from app.reports.comparison_plot import comparison_picture
+from app.reports.tables import comparison_table
 from app.storage import results
 from app.storage.results import BoardRow
 
 router = APIRouter(tags=["leaderboard"])
 RowId = Annotated[str, Query(max_length=100, description="the `id` of a leaderboard row")]
+CompareFormat = Annotated[
+    Literal["json", "csv", "md", "latex", "png", "svg"] | None, Query(description="else by `Accept`")
+]
 
 
-@router.get("/compare", summary="Two leaderboard rows: difference, interval, tests, differing settings")
-def show(services: ServicesOf, a: RowId, b: RowId) -> dict[str, Any]:
+@router.get("/compare", summary="Two leaderboard rows: difference, interval, tests, differing settings",
+            responses=answers_in())
+def show(
+    request: Request, services: ServicesOf, a: RowId, b: RowId, format: CompareFormat = None
+) -> Response:
     """A minus B over the seeds they have in common, on the same images under the same protocol: a paired t test over
-    seeds (`p` is null below 2), McNemar's test within each pair of networks, and a conclusion in words. Rows of
-    different protocols are a conflict, which says what differs."""
+    seeds (`p` is null below 2), McNemar's test within each pair of networks, and a conclusion in words; the same
+    difference under each attack, and at every radius that both were measured at. Rows of different protocols are a
+    conflict, which says what differs."""
+    answer = _compared(services, a, b)
+    wanted = format or best_format(request)
+    report = as_report(wanted, lambda: comparison_table(answer), lambda form: comparison_picture(answer, form))
+    return report or JSONResponse(answer, headers=VARY)  # for a browser's page too
+
+
+def _compared(services: Services, a: str, b: str) -> dict[str, Any]:
     if a == b:
         raise InvalidInput([Problem("/b", f"in the query: a row cannot be compared with itself ({a!r} twice)")])
     with services.database.reading() as session:
@@ -41,11 +58,13 @@ def _sides(services: Services, session: Session, found: Sequence[BoardRow]) -> l
     suite, images = first.protocol["suite"], first.protocol["images"]
     measured = latest(results.measured(session, first.dataset, norm=first.norm, suite=suite, images=images))
     rows = {row["id"]: row for row in leaderboard(measured, first.protocol_id, per_image=per_image_of(services))}
+    family = next(m.protocol["family"] for m in measured if m.protocol_id == first.protocol_id)
     return [
         Side(
             rows[row_id(row.group, row.protocol_id)],
             [m for m in measured if (m.group, m.protocol_id) == (row.group, row.protocol_id)],
             settings_of(row.training),
+            [m for m in measured if (m.group, m.protocol["family"]) == (row.group, family)],
         )
         for row in found
     ]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.boards import VARY, FreezeDepth, Images, answers_in, best_format, measured_of, per_image_of, rendered
+from app.api.boards import VARY, FreezeDepth, Images, answers_in, as_report, best_format, measured_of, per_image_of
 from app.api.dependencies import Services, ServicesOf
 from app.domain.architectures import Variant
 from app.domain.attacks import ATTACKS, Norm
@@ -14,8 +14,8 @@ from app.domain.datasets import KNOWN
 from app.domain.errors import NotFound, SpikeproofError
 from app.domain.leaderboard import Measured, choose_family
 from app.domain.spec import ArchitectureName
-from app.reports.plots import PICTURE_TYPES, curves_picture
-from app.reports.tables import MEDIA_TYPES, curves_table, render
+from app.reports.curve_plot import curves_picture
+from app.reports.tables import curves_table, measured_under
 from app.storage import datasets
 
 router = APIRouter(tags=["leaderboard"])
@@ -25,9 +25,7 @@ CurveFormat = Annotated[
 AttackName = Annotated[str | None, Query(max_length=100, description="without one: the robust accuracy")]
 
 
-@router.get(
-    "/curves", summary="Accuracy against eps, one line a row", responses=answers_in(*PICTURE_TYPES.values())
-)
+@router.get("/curves", summary="Accuracy against eps, one line a row", responses=answers_in())
 def show(
     request: Request,
     services: ServicesOf,
@@ -60,17 +58,13 @@ def show(
         "others": len({(m.group, m.protocol["family"]) for m in measured if m.protocol["family"] != family}),
         "lines": curves(kept, family, attack, per_image_of(services)),
     }
-    return _as(format or best_format(request, **PICTURE_TYPES), answer)
+    return _as(format or best_format(request), answer)
 
 
 def _as(wanted: str, answer: dict[str, Any]) -> Response:
-    for form, media_type in PICTURE_TYPES.items():
-        if form == wanted:
-            return Response(curves_picture(answer, form), media_type=media_type, headers=VARY)
-    for text_form in MEDIA_TYPES:
-        if text_form == wanted:
-            return rendered(render(curves_table(answer["lines"]), text_form), text_form)
-    return JSONResponse(answer, headers=VARY)  # for a browser's page too
+    note = measured_under({"norm": answer["norm"], **(answer["protocol"] or {})}, radius=False)
+    report = as_report(wanted, lambda: curves_table(answer["lines"], note), lambda form: curves_picture(answer, form))
+    return report or JSONResponse(answer, headers=VARY)  # for a browser's page too
 
 
 def _with_attack(measured: list[Measured], attack: str | None) -> list[Measured]:

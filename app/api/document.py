@@ -1,10 +1,11 @@
-"""The OpenAPI document: what FastAPI finds, with the keys, the roles, and the problem each operation may answer."""
+"""The OpenAPI document: what FastAPI finds, with the keys, the roles, examples, and the problems of each operation."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
 from app.api.errors import MEDIA_TYPE
+from app.api.examples import PROBLEM, add_examples
 from app.domain.access import role_needed
 
 _SCHEMES = {
@@ -59,13 +60,14 @@ def describe(app: FastAPI, *, closed: bool) -> None:
 def _described(document: dict[str, Any], closed: bool) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     parts["securitySchemes"] = _SCHEMES
-    parts.setdefault("schemas", {})["Problem"] = _PROBLEM
+    parts.setdefault("schemas", {})["Problem"] = _PROBLEM | {"examples": [PROBLEM]}
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's, in place of which there are problems
         parts["schemas"].pop(unused, None)
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
                 _complete(item[method], method.upper(), path, closed)
+                add_examples(item[method], f"{method.upper()} {path}")
     return document
 
 

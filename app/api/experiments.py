@@ -20,13 +20,12 @@ from app.storage import artifacts, datasets, deletion, experiments, results, run
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
-_EXAMPLE: dict[str, Any] = {"dataset": "digits", "name": "first try", "seeds": [0, 1]}
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
 @router.post("", status_code=202, summary="Queue training and attacks")
 def submit(
-    spec: Annotated[ExperimentSpec, Body(examples=[_EXAMPLE])],
+    spec: Annotated[ExperimentSpec, Body()],
     services: ServicesOf,
     actor: ActorOf,
     response: Response,

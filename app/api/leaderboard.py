@@ -10,13 +10,13 @@ from app.api.boards import (
     Eps,
     FreezeDepth,
     Images,
-    accepted,
     answers_in,
+    as_report,
+    best_format,
     kept,
     measured_of,
     per_image_of,
     radius_of,
-    rendered,
 )
 from app.api.dependencies import ServicesOf
 from app.api.ui.html import page
@@ -27,10 +27,14 @@ from app.domain.datasets import headline_eps
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, coverage, leaderboard, matrix
 from app.domain.spec import ArchitectureName
-from app.reports.tables import leaderboard_table, matrix_table, render
+from app.reports.board_plot import board_picture
+from app.reports.matrix_plot import matrix_picture
+from app.reports.tables import leaderboard_table, matrix_table, measured_under
 
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
-AnyFormat = Annotated[Literal["json", "csv", "md", "latex", "html"] | None, Query(description="else by `Accept`")]
+AnyFormat = Annotated[
+    Literal["json", "csv", "md", "latex", "png", "svg", "html"] | None, Query(description="else by `Accept`")
+]
 
 
 @router.get("", summary="Ranked rows", responses=answers_in("text/html"))
@@ -51,7 +55,7 @@ def show(
     format: AnyFormat = None,
 ) -> Response:
     """Rows of one protocol: by default the headline radius under the strongest suite that is complete."""
-    wanted = format or accepted(request)
+    wanted = format or best_format(request)
 
     def make() -> Response:
         measured = measured_of(services, dataset, norm, suite=suite, images=images)
@@ -68,12 +72,18 @@ def show(
     return kept(services, request, dataset, wanted, make)
 
 
-def _as(wanted: Literal["json", "csv", "md", "latex", "html"], board: dict[str, Any]) -> Response:
+def _as(wanted: str, board: dict[str, Any]) -> Response:
     if wanted == "html":
         return page(leaderboard_page(board))
-    if wanted == "json":
-        return JSONResponse(board, headers=VARY)
-    return rendered(render(leaderboard_table(board["rows"]), wanted), wanted)
+    report = as_report(
+        wanted, lambda: leaderboard_table(board["rows"], _note(board)), lambda form: board_picture(board, form)
+    )
+    return report or JSONResponse(board, headers=VARY)
+
+
+def _note(answer: dict[str, Any]) -> str:
+    """What stands below a table."""
+    return f"{answer['dataset']}: {measured_under(answer['protocol'])}; mean ± standard deviation over seeds"
 
 
 @router.get("/matrix", summary="The study's layout: variants x architectures", responses=answers_in())
@@ -96,10 +106,12 @@ def show_matrix(
     chosen = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
     cells = matrix(chosen, choose_protocol(shown), metric, list(ARCHITECTURES), per_image_of(services))
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, dataset, norm, eps)}
-    wanted = format or accepted(request)
-    if wanted == "json" or wanted == "html":
-        return JSONResponse(table, headers=VARY)
-    return rendered(render(matrix_table(table), wanted), wanted)
+    wanted = format or best_format(request)
+    report = as_report(
+        wanted, lambda: matrix_table(table, f"{metric.replace('_', ' ')}, per cent; {_note(table)}"),
+        lambda form: matrix_picture(table, form),
+    )
+    return report or JSONResponse(table, headers=VARY)  # for a browser's page too
 
 
 def _shown(measured: list[Measured], dataset: str, norm: Norm, eps: str | None) -> list[Measured]:

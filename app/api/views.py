@@ -87,7 +87,8 @@ def checkpoint(row: Checkpoint) -> dict[str, Any]:
 
 def checkpoint_in_full(row: Checkpoint, verified: Run | None) -> dict[str, Any]:
     """A checkpoint with its specification, and what came of its last verification."""
-    return checkpoint(row) | {"spec": row.spec, "verified": verified and verification(verified)}
+    card = f"/checkpoints/{row.id}/card"
+    return checkpoint(row) | {"spec": row.spec, "model_card": card, "verified": verified and verification(verified)}
 
 
 def verification(row: Run) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def run_demo() -> None:
         keeper = threading.Thread(target=launcher.run, daemon=True)
         keeper.start()
         try:
-            with Client(launcher.url) as client:
+            with Client(launcher.url, api_key="") as client:
                 experiment = follow(client, client.submit(QUICK_START), console)
                 _check(client, experiment)
                 board = client.leaderboard(QUICK_START["dataset"])

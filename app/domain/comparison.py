@@ -1,6 +1,6 @@
 """Two rows of one protocol, compared seed by seed and image by image, with a conclusion in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ class Side:
     row: Mapping[str, Any]
     members: Sequence[Measured]
     settings: Mapping[str, Any]
+    radii: Sequence[Measured] = ()  # its figures at every radius of the protocol's family
 
     @property
     def seeds(self) -> set[int]:
@@ -34,6 +35,10 @@ class Side:
     def of(self, seeds: set[int]) -> list[Measured]:
         """Its figures of those seeds."""
         return [m for m in self.members if m.seed in seeds]
+
+    def at(self, eps: float, seeds: set[int]) -> list[Measured]:
+        """The same at another radius."""
+        return [m for m in self.radii if m.protocol["eps"] == eps and m.seed in seeds]
 
 
 def protocol_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -53,19 +58,21 @@ def compare(a: Side, b: Side, *, per_image: PerImage, votes: PerImage) -> dict[s
     """A against B (differences are A minus B) over the seeds they have in common.
 
     `per_image` answers correct shares, `votes` whether the majority is right, image by image; both may know only
-    some of the runs. Robust and clean differences are None without a common seed.
+    some of the runs. Robust and clean differences are None without a common seed; then there are none by attack or
+    by radius either.
     """
     common = a.seeds & b.seeds
     robust = clean = None
     if common:
-        robust = _difference(a.of(common), b.of(common), "robust_accuracy", per_image)
-        clean = _difference(a.of(common), b.of(common), "clean_accuracy", None)
+        robust = _difference(a.of(common), b.of(common), _robust, per_image)
+        clean = _difference(a.of(common), b.of(common), lambda m: m.clean_accuracy, None)
     pairs = _mcnemar_pairs(a.of(common), b.of(common), votes)
     settings = differing_settings(a.settings, b.settings)
     return {
         "a": a.row, "b": b.row, "protocol": a.row["protocol"],
         "seeds": {"common": sorted(common), "only_a": sorted(a.seeds - b.seeds), "only_b": sorted(b.seeds - a.seeds)},
         "robust_accuracy": robust and robust.to_dict(), "clean_accuracy": clean and clean.to_dict(),
+        "attacks": _by_attack(a, b, common), "curve": _by_radius(a, b, common, per_image),
         "p": robust and robust.p, "significant": None if robust is None or robust.p is None else robust.p < SIGNIFICANT,
         "mcnemar": pairs, "differing_settings": settings,
         "conclusion": _conclusion(a, b, robust, pairs, [s["name"] for s in settings]),
@@ -78,8 +85,37 @@ def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[
     return [{"name": n, "a": a.get(n), "b": b.get(n)} for n in names if a.get(n) != b.get(n)]
 
 
+def _robust(m: Measured) -> float:
+    return m.robust_accuracy
+
+
+def _under(attack: str) -> Callable[[Measured], float]:
+    return lambda m: m.attacks[attack]
+
+
+def _by_attack(a: Side, b: Side, common: set[int]) -> dict[str, Any]:
+    """Differences in the figures of the attacks that both have."""
+    names = [name for name in a.members[0].attacks if name in b.members[0].attacks] if common else []
+    return {
+        name: _difference(a.of(common), b.of(common), _under(name), None).to_dict()
+        for name in names
+    }
+
+
+def _by_radius(a: Side, b: Side, common: set[int], per_image: PerImage | None) -> list[dict[str, Any]]:
+    """Differences in robust accuracy at every radius at which both have all the common seeds."""
+    texts = {m.protocol["eps"]: m.protocol["eps_text"] for m in a.radii}
+    found = []
+    for eps, text in sorted(texts.items()):
+        sides = a.at(eps, common), b.at(eps, common)
+        if common and all({m.seed for m in side} == common for side in sides):
+            robust = _difference(*sides, _robust, per_image)
+            found.append({"eps": eps, "eps_text": text, "robust_accuracy": robust.to_dict()})
+    return found
+
+
 def _difference(
-    a: Sequence[Measured], b: Sequence[Measured], name: str, per_image: PerImage | None
+    a: Sequence[Measured], b: Sequence[Measured], value: Callable[[Measured], float], per_image: PerImage | None
 ) -> PairedDifference:
     def image_differences() -> "Shares | None":
         if per_image is None:
@@ -87,7 +123,7 @@ def _difference(
         both = seed_shares(a, per_image), seed_shares(b, per_image)
         return None if both[0] is None or both[1] is None else both[0] - both[1]
 
-    means_a, means_b = (seed_means(side, lambda m: float(getattr(m, name))) for side in (a, b))
+    means_a, means_b = (seed_means(side, lambda m: float(value(m))) for side in (a, b))
     return paired_difference(means_a, means_b, image_differences)
 
 

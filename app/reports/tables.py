@@ -1,22 +1,11 @@
-"""Leaderboard and matrix as CSV, Markdown and LaTeX.
+"""Leaderboard, matrix, curves and comparisons as tables; `app.reports.markup` writes them."""
 
-CSV has the raw fractions of the JSON; Markdown and LaTeX have per cent with deviations.
-"""
-
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any
 
-Format = Literal["csv", "md", "latex"]
-MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "md": "text/markdown", "latex": "application/x-latex"}
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-          ">": r"\textgreater{}", "±": r"$\pm$"}  # fmt: skip
-
-
-# The columns of the leaderboard's CSV; one for each attack stands before the protocol's.
+# The columns of the leaderboard's CSV; two for each attack stand before the protocol's.
 _NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "settings", "verdict", "draws",
           "parameters", "id")
 _ACCURACIES = tuple(
@@ -27,16 +16,22 @@ _PROTOCOL = ("norm", "eps", "suite", "images")
 _CURVE_NAMES = ("label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
 _POINT_NAMES = ("eps", "eps_text", "accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "seeds", "verdict",
                 "row")
+_CELL_NAMES = ("mean", "sd", "low", "high", "n", "epochs", "settings", "verdict", "others")
+_DIFFERENCE_NAMES = ("figure", "attack", "eps", "eps_text", "seed", "a", "b", "difference", "sd", "low", "high",
+                     "seeds", "p")
+NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """For people: `header` and `rows` of text. For programs: `records` of raw values under `columns`."""
+    """For people: `header` and `rows` of text, and a `note` of what it shows. For programs: `records` of raw values
+    under `columns`."""
 
     header: list[str]
     rows: list[list[str]]
     columns: list[str]
     records: list[dict[str, Any]]
+    note: str = ""
 
 
 def percent(figure: Mapping[str, Any] | None) -> str:
@@ -47,7 +42,23 @@ def percent(figure: Mapping[str, Any] | None) -> str:
     return mean if figure["sd"] is None else f"{mean} ± {100 * figure['sd']:.1f}"
 
 
-def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def measured_under(protocol: Mapping[str, Any] | None, *, radius: bool = True) -> str:
+    """`"suite quick v1, L∞ eps 8/255, 1000 images"`; `radius`: whether it is of one."""
+    if not protocol or not protocol.get("suite"):
+        return "nothing has been measured yet"
+    eps = f" eps {protocol['eps_text']}" if radius else ""
+    version = f" v{protocol['suite_version']}" if "suite_version" in protocol else ""
+    return f"suite {protocol['suite']}{version}, {NORMS[protocol['norm']]}{eps}, {protocol['images']} images"
+
+
+def row_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """`"resnet20 lif"`, with what tells it from other `rows` of the same name: epochs, settings, recipe."""
+    alike = [r for r in rows if (r["architecture"], r["variant"]) == (row["architecture"], row["variant"])]
+    telling = [n for n in ("epochs", "settings", "recipe") if len({r[n] for r in alike}) > 1 and row[n]]
+    return " ".join([row["architecture"], row["variant"], *(str(row[name]) for name in telling)])
+
+
+def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Table:
     """The leaderboard's rows; a column for each attack any of them has."""
     attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
     header = ["rank", "architecture", "variant", "recipe", "epochs", "settings", "clean %", "robust %"]
@@ -58,27 +69,27 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         names = [row[name] for name in ("architecture", "variant", "recipe", "epochs", "settings")]
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"]])
-    columns = [*_NAMES, *_ACCURACIES, "seeds", *attacks, *_PROTOCOL]
-    return Table(header, text, columns, [_record(row, attacks) for row in rows])
+    of_attacks = [name for attack in attacks for name in (attack, f"{attack}_sd")]
+    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL]
+    return Table(header, text, columns, [_record(row, attacks) for row in rows], note)
 
 
-def matrix_table(matrix: Mapping[str, Any]) -> Table:
+def matrix_table(matrix: Mapping[str, Any], note: str = "") -> Table:
     """Variants down, architectures across: `92.1 ± 0.2 <5,5>`; `(+2 more)` for rows of other settings."""
     architectures = matrix["architectures"]
     text = [
         [line["variant"], *(_cell(line["cells"][name]) for name in architectures)] for line in matrix["rows"]
     ]
-    values = ("mean", "sd", "n", "epochs", "settings", "others")
     records = [
-        {"variant": line["variant"], "architecture": name, **{k: cell[k] for k in values}}
+        {"variant": line["variant"], "architecture": name, **_cell_record(cell)}
         for line in matrix["rows"]
         for name in architectures
         if (cell := line["cells"][name]) is not None
     ]
-    return Table(["variant", *architectures], text, ["variant", "architecture", *values], records)
+    return Table(["variant", *architectures], text, ["variant", "architecture", *_CELL_NAMES], records, note)
 
 
-def curves_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+def curves_table(lines: Sequence[Mapping[str, Any]], note: str = "") -> Table:
     """For people a row a line and a column a radius; for programs a record a point."""
     radii = dict(sorted((p["eps"], p["eps_text"]) for line in lines for p in line["points"]))
     text, records = [], []
@@ -89,7 +100,85 @@ def curves_table(lines: Sequence[Mapping[str, Any]]) -> Table:
         names = {name: line[name] for name in _CURVE_NAMES}
         records += [names | _point_record(point) for point in line["points"]]
     header = ["row", "clean %", *(f"{text} %" for text in radii.values()), "verdict"]
-    return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES], records)
+    return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES], records, note)
+
+
+def comparison_table(answer: Mapping[str, Any]) -> Table:
+    """The answer of `/compare`: a row a figure, in points of a per cent; for programs also a record a seed."""
+    a, b, common = answer["a"], answer["b"], answer["seeds"]["common"]
+    labels = [f"{letter}: {row_label(row, [a, b])} %" for letter, row in (("A", a), ("B", b))]
+    text, records = [], []
+    for names, sides, difference in _compared(answer):
+        shares = [_over(side, common) for side in sides]
+        text.append([_figure_text(names, answer["protocol"]), *(_percent_of(s) for s in shares),
+                     *_difference_text(difference)])
+        records += _difference_records(names, sides, shares, difference)
+    header = ["figure", *labels, "A − B, points", "95 % interval", "p", "seeds"]
+    note = f"{measured_under(answer['protocol'])}. {answer['conclusion']}"
+    return Table(header, text, list(_DIFFERENCE_NAMES), records, note)
+
+
+Compared = tuple[dict[str, Any], tuple[Mapping[str, Any] | None, Mapping[str, Any] | None], Mapping[str, Any]]
+
+
+def _compared(answer: Mapping[str, Any]) -> Iterable[Compared]:
+    """What is compared: its names, the figure of either side, their difference."""
+    a, b, protocol = answer["a"], answer["b"], answer["protocol"]
+    at = {"eps": protocol["eps"], "eps_text": protocol["eps_text"]}
+    if answer["clean_accuracy"] is None:
+        return
+    yield {"figure": "clean_accuracy"}, (a["clean_accuracy"], b["clean_accuracy"]), answer["clean_accuracy"]
+    curves = [{point["eps"]: point["robust_accuracy"] for point in row["curve"]} for row in (a, b)]
+    for point in answer["curve"]:
+        names = {"figure": "robust_accuracy", "eps": point["eps"], "eps_text": point["eps_text"]}
+        yield names, (curves[0].get(point["eps"]), curves[1].get(point["eps"])), point["robust_accuracy"]
+    for name, difference in answer["attacks"].items():
+        yield {"figure": "attack", "attack": name, **at}, (a["attacks"][name], b["attacks"][name]), difference
+
+
+def _over(figure: Mapping[str, Any] | None, seeds: Sequence[int]) -> float | None:
+    """Its mean over these seeds."""
+    return None if figure is None else fmean(figure["by_seed"][str(seed)] for seed in seeds)
+
+
+def _percent_of(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def points(share: float) -> str:
+    """`"+3.1"` points of a per cent; `"−0.4"` with a minus as long as the plus."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _figure_text(names: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    if names["figure"] == "clean_accuracy":
+        return "clean accuracy"
+    if names["figure"] == "robust_accuracy":
+        return f"robust accuracy, eps {names['eps_text']}"
+    return f"{'after' if protocol.get('survivors') else 'under'} {names['attack']}, eps {names['eps_text']}"
+
+
+def _difference_text(difference: Mapping[str, Any]) -> list[str]:
+    interval = "–" if difference["ci95"] is None else " to ".join(map(points, difference["ci95"]))
+    p = difference["p"]
+    p_text = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return [points(difference["mean"]), interval, p_text, str(difference["n"])]
+
+
+def _difference_records(
+    names: Mapping[str, Any], sides: tuple[Mapping[str, Any] | None, ...], shares: Sequence[float | None],
+    difference: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """One over all common seeds (its `seed` is empty), then one a seed."""
+    low, high = difference["ci95"] or (None, None)
+    over_all = {"a": shares[0], "b": shares[1], "difference": difference["mean"], "sd": difference["sd"], "low": low,
+                "high": high, "seeds": difference["n"], "p": difference["p"]}  # fmt: skip
+    by_seed = [
+        {"seed": int(seed), "difference": value,
+         **{name: side and side["by_seed"][seed] for name, side in zip("ab", sides, strict=True)}}
+        for seed, value in difference["by_seed"].items()
+    ]  # fmt: skip
+    return [{**names, **record} for record in (over_all, *by_seed)]
 
 
 def _point_record(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,15 +188,16 @@ def _point_record(point: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(_POINT_NAMES, values, strict=True))
 
 
-def render(table: Table, form: Format) -> str:
-    """The table as text of that form."""
-    return {"csv": _csv, "md": _markdown, "latex": _latex}[form](table)
-
-
 def _cell(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "–"
     return f"{percent(cell)} {cell['epochs']}" + (f" (+{cell['others']} more)" if cell["others"] else "")
+
+
+def _cell_record(cell: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = cell["ci95"]
+    same = {name: cell[name] for name in _CELL_NAMES if name not in ("low", "high")}
+    return same | {"low": low, "high": high}
 
 
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
@@ -117,29 +207,7 @@ def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
         record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],
                    f"{name}_high": figure["ci95"][1]}
     record["seeds"] = row["robust_accuracy"]["n"]
-    record |= {name: (row["attacks"].get(name) or {}).get("mean") for name in attacks}
+    for attack in attacks:
+        figure = row["attacks"].get(attack) or {}
+        record |= {attack: figure.get("mean"), f"{attack}_sd": figure.get("sd")}
     return record | {name: row["protocol"][name] for name in _PROTOCOL}
-
-
-def _csv(table: Table) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=table.columns)
-    writer.writeheader()
-    writer.writerows(table.records)
-    return out.getvalue()
-
-
-def _markdown(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("<", "&lt;") for c in cells) + " |\n"
-
-    return line(table.header) + "|" + "---|" * len(table.header) + "\n" + "".join(map(line, table.rows))
-
-
-def _latex(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(_LATEX.get(ch, "--" if ch == "–" else ch) for ch in c) for c in cells) + " \\\\\n"
-
-    body = line(table.header) + "\\midrule\n" + "".join(map(line, table.rows))
-    begin = f"\\begin{{tabular}}{{{'l' * len(table.header)}}}"
-    return f"% needs \\usepackage{{booktabs}}\n{begin}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"

@@ -211,6 +211,12 @@ def figures(session: Session, run_id: str) -> list[Figure]:
     return list(session.scalars(select(Figure).where(Figure.run_id == run_id)))
 
 
+def figures_of_checkpoint(session: Session, checkpoint_id: str) -> list[Figure]:
+    """All figures of a checkpoint, by protocol as they were measured, then by radius."""
+    found = session.scalars(select(Figure).where(Figure.checkpoint_id == checkpoint_id))
+    return sorted(found, key=lambda f: (f.created_at, f.run_id, parse_epsilon(f.eps)))
+
+
 def evaluations(session: Session, checkpoint: Checkpoint) -> list[Run]:
     """The evaluations of a checkpoint that have succeeded, oldest first."""
     done = select(Run).where(Run.depends_on == checkpoint.run_id, Run.kind == "evaluate", Run.state == "succeeded")

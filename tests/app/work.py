@@ -106,14 +106,19 @@ class Queue:
         return str(self.do(results.checkpoint_of_run, last.id).id)
 
     def _publish(self, run: Run) -> None:
+        fence = self.must_claim()
+        while fence.run_id != run.id:
+            fence = self.must_claim()
+        self.publish(fence, run)
+        self.succeed(fence)
+
+    def publish(self, fence: Fence, run: Run) -> None:
+        """The file and the row of an untrained network for digits."""
         import torch
 
         from models import checkpoint as checkpoint_file
         from models.registry import ModelSpec, build
 
-        fence = self.must_claim()
-        while fence.run_id != run.id:
-            fence = self.must_claim()
         torch.manual_seed(run.spec["seed"])
         model = build(ModelSpec("resnet20", run.spec["variant"], 10, (1, 8, 8), mean=(0.3,), std=(0.4,)))
         path = self.data_dir / "runs" / run.id / "model.safetensors"
@@ -121,18 +126,17 @@ class Queue:
         sha256 = checkpoint_file.save(path, model, {})
         spec = {"model": model.spec.to_dict(), "classes": list("0123456789"), "epochs": "<5>"}
         self.checkpoint(fence, sha256=sha256, size=path.stat().st_size, spec=spec)
-        self.succeed(fence)
 
     def work_off(
         self, measure: Callable[[Run], dict[str, float]] | None = None,
-        judge: Callable[[Run, str], list[dict[str, Any]]] | None = None,
+        judge: Callable[[Run, str], list[dict[str, Any]]] | None = None, files: bool = False,
     ) -> None:
-        """Does every run that is ready, with checkpoints; `measure` gives the figures of an evaluation, `judge` its
-        verdicts at a radius."""
+        """Does every run that is ready, with checkpoints, and `files` of them; `measure` gives the figures of an
+        evaluation, `judge` its verdicts at a radius."""
         while (fence := self.claim()) is not None:
             run = self.run(fence.run_id)
             if run.kind != "evaluate":
-                self.checkpoint(fence)
+                self.publish(fence, run) if files else self.checkpoint(fence)
             elif measure is not None:
                 self.do(results.add_figures, fence, self.figures(run, **measure(run)))
                 radii = run.spec["protocol"]["eps"] if judge is not None else []

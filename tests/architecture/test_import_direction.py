@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "app.inference": {"app.inference", "app.domain", "app.storage", "models"},
     "app.reports": {"app.reports", "app.domain"},
     "app.dashboard": {"app.dashboard", "app.reports", "app.domain"},
+    "app.client": {"app.client", "app.domain", "app.settings"},
     "app": {"app", "models", "migrations"},
     **{room: {*SCIENCE, "models", "app.domain"} for room in SCIENCE},
     "worker": {"worker", "models", "app.domain", "app.storage", "app.settings", "app.broker", "app.announcements",
@@ -36,6 +37,7 @@ HEAVY = ("torch", "torchvision", "sqlalchemy", "fastapi", "starlette", "celery",
 MUST_NOT_LOAD = {
     "app.domain": HEAVY,
     "app.settings": HEAVY,
+    "app.client": tuple(library for library in HEAVY if library != "httpx"),
     "app.reports": ("torch", "torchvision", "sqlalchemy", "fastapi", "celery"),
     "app.storage": ("torch", "torchvision", "fastapi", "celery"),
     **dict.fromkeys((*SCIENCE, "models"), ("sqlalchemy", "celery", "fastapi", "redis")),
@@ -139,6 +141,12 @@ def test_importing_the_domain_and_the_storage_loads_no_torch() -> None:
 def test_importing_the_domain_loads_no_framework_at_all() -> None:
     loaded = loaded_by(*(m for m in MODULES if lies_in(m, "app.domain")))
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_client_loads_nothing_of_the_server() -> None:
+    loaded = loaded_by("app.client")
+    assert "httpx" in loaded
+    assert loaded.isdisjoint({*HEAVY, "pydantic", "pandas", "numpy", "scipy"} - {"httpx"})
 
 
 def test_the_api_starts_without_torch() -> None:

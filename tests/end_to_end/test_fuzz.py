@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.api import examples
 from app.settings import Settings
 from app.storage import api_keys
 from app.storage.engine import Database
@@ -29,7 +30,9 @@ def fuzz(
 ) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", str(api.base_url.join("/openapi.json")), "--seed", str(SEED),
-        "--max-time", str(seconds), "--checks", ",".join(checks), "--continue-on-failure", *options,
+        "--max-time", str(seconds), "--checks", ",".join(checks), "--continue-on-failure", "--request-timeout", "60",
+        "--phases", "coverage,fuzzing,stateful",  # tests/app/api/test_document.py sends the examples
+        *options,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=10 * seconds)
     (folder / "fuzz.txt").write_text(done.stdout + done.stderr)
@@ -48,7 +51,9 @@ def settings_of_the_fuzzer(known: dict[str, list[str]]) -> str:
 
 
 @pytest.fixture
-def settings(database: Database, data_dir: Path, tmp_path: Path) -> Settings:
+def settings(
+    database: Database, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """Of a service that is asked as often as fits, with something to find."""
     queue = Queue(database, data_dir)
     checkpoint = queue.trained()
@@ -56,6 +61,8 @@ def settings(database: Database, data_dir: Path, tmp_path: Path) -> Settings:
     known = {"path.checkpoint_id": [checkpoint], "path.experiment_id": [experiment],
              "path.run_id": [run.id for run in queue.runs(experiment)], "path.name": ["digits", "resnet20"],
              "query.dataset": ["digits"]}  # fmt: skip
+    for place, (first, *_) in known.items():  # the examples, with which it begins, name what is here too
+        monkeypatch.setitem(examples.PARAMETERS, word(place), first)
     (tmp_path / "schemathesis.toml").write_text(settings_of_the_fuzzer(known))
     with database.writing() as session:
         session.add(Worker(id="host:1:1", device="cpu"))  # else /readyz is a 503, as it should

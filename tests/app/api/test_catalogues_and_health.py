@@ -26,6 +26,7 @@ PATHS = {
     "/checkpoints/{checkpoint_id}/file": {"get"}, "/checkpoints/{checkpoint_id}/predict": {"post"},
     "/checkpoints/{checkpoint_id}/verify": {"post"}, "/runs/{run_id}/cancel": {"post"},
     "/runs/{run_id}/verdicts": {"get"}, "/runs/{run_id}/gallery.png": {"get"}, "/compare": {"get"}, "/curves": {"get"},
+    "/experiments/{experiment_id}/report": {"get"}, "/checkpoints/{checkpoint_id}/card": {"get"},
     "/experiments/{experiment_id}/events": {"get"}, "/runs/{run_id}/log": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"}, "/trail": {"get"},
 }  # fmt: skip

@@ -142,7 +142,8 @@ def test_tables_for_people_have_the_same_figures_in_per_cent(board, form: str, s
     [
         ("text/csv", "text/csv"), ("text/markdown", "text/markdown"),
         ("application/x-latex", "application/x-latex"),
-        ("application/json", "application/json"), ("*/*", "application/json"), ("image/png", "application/json"),
+        ("application/json", "application/json"), ("*/*", "application/json"), ("image/gif", "application/json"),
+        ("image/png", "image/png"), ("image/avif,image/svg+xml,*/*;q=0.8", "image/svg+xml"),
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
         ("application/json;q=0.1, text/csv", "text/csv"), ("text/csv;q=0, application/json", "application/json"),
         ("text/csv;q=x", "application/json"), (",;", "application/json"),

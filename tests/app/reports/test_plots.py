@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.reports.plots import VARIANT_COLOURS, curves_picture
-from app.reports.tables import curves_table, render
+from app.reports.curve_plot import curves_picture
+from app.reports.markup import render
+from app.reports.plots import VARIANT_COLOURS
+from app.reports.tables import curves_table
 
 
 def figure(mean: float) -> dict[str, Any]:

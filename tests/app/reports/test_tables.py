@@ -1,10 +1,13 @@
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.reports.tables import leaderboard_table, matrix_table, percent, render
+from app.reports.markup import render
+from app.reports.tables import leaderboard_table, matrix_table, percent, row_label
+from tests.latex import compile_latex
 
 
 def figure(mean: float, sd: float | None = None) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def test_latex_escapes_what_has_a_meaning_there() -> None:
 
 
 def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "", "others": 0}
+    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "", "verdict": "ok", "others": 0}
     matrix = {"architectures": ["resnet20", "resnet50"],
               "rows": [{"variant": "lif", "cells": {"resnet20": cell, "resnet50": None}}]}  # fmt: skip
     table = matrix_table(matrix)
@@ -75,7 +78,29 @@ def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
 
 
 def test_a_cell_of_the_matrix_says_how_many_rows_of_other_settings_it_does_not_show() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "frozen 3", "others": 2}
+    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "frozen 3", "verdict": "ok", "others": 2}
     table = matrix_table({"architectures": ["resnet18"], "rows": [{"variant": "lif", "cells": {"resnet18": cell}}]})
     assert table.rows == [["lif", "50.0 ± 10.0 <5> (+2 more)"]]
     assert [(r["settings"], r["others"]) for r in table.records] == [("frozen 3", 2)]
+
+
+def test_latex_takes_any_text_a_user_may_have_chosen(tmp_path: Path) -> None:
+    names = ["50%_&#{}~^\\$", "naïve Erdős Čapek ñandú", "模型 é\u0301 🙂", "[1] * | \"q\" <x> 'y' `z`", "a\nb\x07c",
+             ""]  # fmt: skip
+    rows = [row(recipe=name, architecture=name) for name in names]
+    text = render(leaderboard_table(rows, "a note: 100 % of $x_1$ & more"), "latex")
+    assert r"na\"{i}ve Erd\H{o}s \v{C}apek" in text
+    assert "U+6A21U+578B" in text
+    assert text.isascii()
+    compile_latex(tmp_path, text)
+
+
+def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
+    text = render(leaderboard_table([row(), row(rank=None)]), "latex")
+    assert r"\begin{tabular}{rlllllrrrrl}" in text
+    assert render(leaderboard_table([row()]), "md").splitlines()[1].startswith("|---:|---|")
+
+
+def test_two_rows_of_one_name_are_told_apart_by_what_differs() -> None:
+    rows = [row(), row(settings="gain 1"), row(variant="default")]
+    assert [row_label(r, rows) for r in rows] == ["resnet20 lif", "resnet20 lif gain 1", "resnet20 default"]
