@@ -120,7 +120,8 @@ class Target:
         self.gradient = gradient or gradient_named(OWN_GRADIENT)
         self._expects = self.stochastic and self.gradient.expects
         self.siblings = tuple(Target(sibling, batch_size=batch_size, fold=fold) for sibling in siblings)
-        self._differentiated = folded(model.encoder) if fold and isinstance(model.encoder, Encoder) else model.encoder
+        self._fold = fold
+        self._twins: list[Callable[..., Any]] = []  # one, shared by those that look `through` another gradient
 
     def __repr__(self) -> str:
         return (
@@ -137,8 +138,8 @@ class Target:
         chosen = gradient_named(gradient)
         if not chosen.applies_to(self.model):
             raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}")
-        other = Target(self.model, batch_size=self.batch_size, gradient=chosen, fold=False)
-        other.siblings, other._differentiated = self.siblings, self._differentiated
+        other = Target(self.model, batch_size=self.batch_size, gradient=chosen, fold=self._fold)
+        other.siblings, other._twins = self.siblings, self._twins
         return other
 
     def keep(self, standing: Tensor) -> None:
@@ -167,16 +168,16 @@ class Target:
         self, x: Tensor, derive: Derive, *, draws: int = 1, noise: KeyedNoise | None = None
     ) -> Point:
         """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
-        parts = []
+        parts, encoder = [], self._differentiated()
         for rows in self._rows(x):
             with torch.enable_grad(), self.gradient.used_by(self.model, rows):
                 pixels = x[rows].detach().requires_grad_()
-                features = self._differentiated(pixels)
+                features = encoder(pixels)
                 logits = self._differentiable(features, draws, noise, rows)
                 derived = derive(pixels, logits, rows)
             parts.append((features.detach(), logits.detach(), derived.detach()))
         found, logits_, derived_ = zip(*parts, strict=True)
-        nearly = self._differentiated is not self.model.encoder
+        nearly = encoder is not self.model.encoder
         return Point(torch.cat(found), torch.cat(logits_, dim=1), torch.cat(derived_), nearly)
 
     @torch.no_grad()
@@ -192,6 +193,13 @@ class Target:
             return self._decode(features, draws, noise, rows)
         logits: Tensor = self.model.decoder.expected(features)  # type: ignore[attr-defined]
         return logits
+
+    def _differentiated(self) -> Callable[..., Any]:
+        """The encoder that gradients go through, made when the first is asked for."""
+        if not self._twins:
+            encoder = self.model.encoder
+            self._twins.append(folded(encoder) if self._fold and isinstance(encoder, Encoder) else encoder)
+        return self._twins[0]
 
     def _encode(self, x: Tensor) -> Tensor:
         return torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])
