@@ -60,7 +60,7 @@ class CW(Attack):
         """What x is worth: kept if it is the shortest yet, and its loss noted."""
         excess = mean_margin(at.logits, search.labels) + self.confidence
         distance = (x - search.x0).double().square().flatten(1).sum(1)
-        fooled = search.fooled(at) & (excess <= 0)
+        fooled = search.fooled(x, at) & (excess <= 0)
         better = fooled & (distance < walk.distance)
         walk.best = torch.where(per_image(better, x), x, walk.best)
         walk.distance = torch.where(better, distance, walk.distance)

@@ -53,12 +53,14 @@ class FMN(Attack):
             x = (search.x0 + track.delta).clamp_(0, 1)
             at = search.gradient(x, mean_margin, step=step)
             gradient = _free(x, at.gradient)
-            self._weigh(search, track, at, gradient, step)
+            self._weigh(search, track, x, at, gradient, step)
             search.progress((step + 1) / self.steps)
         search.submit((search.x0 + track.result).clamp_(0, 1))
 
-    def _weigh(self, search: Search, track: "_Track", at: Point, gradient: Tensor, step: int) -> None:
-        fooled = search.fooled(at)
+    def _weigh(
+        self, search: Search, track: "_Track", x: Tensor, at: Point, gradient: Tensor, step: int
+    ) -> None:
+        fooled = search.fooled(x, at)
         track.keep(fooled)
         track.adjust(fooled, mean_margin(at.logits, search.labels), gradient, self._gamma(step))
 

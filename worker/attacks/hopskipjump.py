@@ -49,7 +49,7 @@ class HopSkipJump(Attack):
             if not len(search):
                 return
             x = walk.ask(search.noise("probe", query), query)
-            walk.learn(x, search.fooled(search.forward(x, step=query)))
+            walk.learn(x, search.fooled(x, search.forward(x, step=query)))
             search.progress((query + 1) / self.queries)
         if len(search):
             search.submit(walk.best)

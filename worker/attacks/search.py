@@ -6,7 +6,7 @@ Nothing an attack sees of a sample depends on its neighbours or its place.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -113,11 +113,11 @@ class Search:
         cost = torch.tensor([1, passes, 0], device=x.device)[:, None]
         self._count(torch.cat((cost[:2].expand(2, len(x)), (~fine).long()[None])))
         safe = torch.where(per_image(fine, x), point.gradient, torch.zeros_like(x))
-        return Point(point.features, point.logits, safe)
+        return replace(point, derived=safe)
 
     def drop_fooled(self, x: Tensor, point: Point, *state: Tensor) -> tuple[Tensor, ...]:
         """Keeps x for the samples it fools, which leave; returns the rows of `state` that stand."""
-        fooled = self.fooled(point).view(len(self) // self.lanes, self.lanes)
+        fooled = self.fooled(x, point).view(len(self) // self.lanes, self.lanes)
         leaving = fooled.any(1)
         if not bool(leaving.any()):
             return state
@@ -182,12 +182,21 @@ class Search:
     def _model_noise(self, purpose: str, step: int) -> KeyedNoise | None:
         return self.noise(purpose, step) if self.target.stochastic else None
 
-    def fooled(self, point: Point) -> Tensor:
-        """Whom `point` fools, bool (batch,): a stochastic model in every draw, and in the confirming ones as well."""
+    def fooled(self, x: Tensor, point: Point) -> Tensor:
+        """Whom x fools, bool (batch,), `point` being what was seen there: a stochastic model in every draw, and in the
+        confirming ones as well; a deterministic one when it says so itself, where the folded one was asked."""
         fooled = (point.logits.argmax(2) != self.labels).all(0)
-        if not self.target.stochastic or len(point.logits) >= self.judging_draws:
+        if not self.target.stochastic:
+            return self._repeated(x, fooled) if point.nearly and bool(fooled.any()) else fooled
+        if len(point.logits) >= self.judging_draws:
             return fooled
         return self._confirmed(fooled.nonzero()[:, 0], point)
+
+    def _repeated(self, x: Tensor, fooled: Tensor) -> Tensor:
+        """Of those `fooled`, bool (batch,), whom x fools with every bit of the model in place."""
+        rows = fooled.nonzero()[:, 0]
+        wrong = self.target.answer(x[rows]).logits[0].argmax(1) != self.labels[rows]
+        return fooled.index_put((rows,), wrong)
 
     def _confirmed(self, rows: Tensor, point: Point) -> Tensor:
         """Of `rows`, those wrong in SELECTION_DRAWS further draws, from the features already at hand.

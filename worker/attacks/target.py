@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from app.domain.attacks import OWN_GRADIENT
+from models.encoder import Encoder
+from models.folding import folded
 from models.gradients import Gradient, gradient_named
 from models.noise import KeyedNoise
 
@@ -47,11 +49,15 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """What was seen at some images: features (batch, F), logits (draws, batch, classes), and what was derived."""
+    """What was seen at some images: features (batch, F), logits (draws, batch, classes), and what was derived.
+
+    `nearly`: through the folded encoder, so not to the last bit what the model says.
+    """
 
     features: Tensor
     logits: Tensor
     derived: Tensor | None = None  # (batch, ...)
+    nearly: bool = False
 
     @property
     def gradient(self) -> Tensor:
@@ -96,11 +102,13 @@ class Target:
     gradient: how the search differentiates the model, see `through`. With `expected`, `forward` and
     `differentiate` answer with the expected logits as a single draw; `answer` and `decode`, on which verdicts
     rest, are always the model itself, with its noise. siblings: networks that a transfer attack makes its images on.
+    fold: gradients are taken through an encoder whose batch norm is folded (`models.folding`), where the model has
+    one of ours; `forward` and `answer` ask the model as it is.
     """
 
     def __init__(
         self, model: Classifier, *, batch_size: int = 128, gradient: Gradient | None = None,
-        siblings: Sequence[Classifier] = (),
+        siblings: Sequence[Classifier] = (), fold: bool = True,
     ) -> None:
         if any(module.training for module in model.modules()):
             raise ValueError("the model is in training mode: its batch norm would see the attack")
@@ -111,7 +119,9 @@ class Target:
         self.stochastic = bool(model.stochastic)
         self.gradient = gradient or gradient_named(OWN_GRADIENT)
         self._expects = self.stochastic and self.gradient.expects
-        self.siblings = tuple(Target(sibling, batch_size=batch_size) for sibling in siblings)
+        self.siblings = tuple(Target(sibling, batch_size=batch_size, fold=fold) for sibling in siblings)
+        self._fold = fold
+        self._twins: list[Callable[..., Any]] = []  # one, shared by those that look `through` another gradient
 
     def __repr__(self) -> str:
         return (
@@ -128,8 +138,9 @@ class Target:
         chosen = gradient_named(gradient)
         if not chosen.applies_to(self.model):
             raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}")
-        siblings = [sibling.model for sibling in self.siblings]
-        return Target(self.model, batch_size=self.batch_size, gradient=chosen, siblings=siblings)
+        other = Target(self.model, batch_size=self.batch_size, gradient=chosen, fold=self._fold)
+        other.siblings, other._twins = self.siblings, self._twins
+        return other
 
     def keep(self, standing: Tensor) -> None:
         """Only these of the samples, int64 positions, will be asked about from now on, counted anew from 0."""
@@ -157,16 +168,17 @@ class Target:
         self, x: Tensor, derive: Derive, *, draws: int = 1, noise: KeyedNoise | None = None
     ) -> Point:
         """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
-        parts = []
+        parts, encoder = [], self._differentiated()
         for rows in self._rows(x):
             with torch.enable_grad(), self.gradient.used_by(self.model, rows):
                 pixels = x[rows].detach().requires_grad_()
-                features = self.model.encoder(pixels)
+                features = encoder(pixels)
                 logits = self._differentiable(features, draws, noise, rows)
                 derived = derive(pixels, logits, rows)
             parts.append((features.detach(), logits.detach(), derived.detach()))
         found, logits_, derived_ = zip(*parts, strict=True)
-        return Point(torch.cat(found), torch.cat(logits_, dim=1), torch.cat(derived_))
+        nearly = encoder is not self.model.encoder
+        return Point(torch.cat(found), torch.cat(logits_, dim=1), torch.cat(derived_), nearly)
 
     @torch.no_grad()
     def decode(self, features: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Tensor:
@@ -181,6 +193,13 @@ class Target:
             return self._decode(features, draws, noise, rows)
         logits: Tensor = self.model.decoder.expected(features)  # type: ignore[attr-defined]
         return logits
+
+    def _differentiated(self) -> Callable[..., Any]:
+        """The encoder that gradients go through, made when the first is asked for."""
+        if not self._twins:
+            encoder = self.model.encoder
+            self._twins.append(folded(encoder) if self._fold and isinstance(encoder, Encoder) else encoder)
+        return self._twins[0]
 
     def _encode(self, x: Tensor) -> Tensor:
         return torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])

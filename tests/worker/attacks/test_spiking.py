@@ -189,7 +189,7 @@ def test_first_asking_a_few_draws_changes_no_verdict(paralif, images):
     fooled = (point.logits.argmax(2) != images.labels).all(0)
     real = paralif.decoder(point.features, draws=SELECTION_DRAWS, generator=found.noise("confirm"))
     expected = fooled & (real.argmax(2) != images.labels).all(0)
-    assert torch.equal(found.fooled(point), expected)
+    assert torch.equal(found.fooled(images.x, point), expected)
     assert 0 < expected.sum() < fooled.sum()
 
 
