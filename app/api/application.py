@@ -22,6 +22,8 @@ from app.api import (
     home,
     leaderboard,
     metrics,
+    open_inference,
+    predictions,
     runs,
     sign_in,
     trail,
@@ -33,6 +35,8 @@ from app.api.requests import Requests
 from app.api.security import Gate
 from app.broker import Doorbell
 from app.domain.access import keys_needed
+from app.inference.batcher import Batcher
+from app.inference.loader import ModelCache
 from app.settings import Settings, settings
 from app.storage import migrate
 from app.storage.engine import Database
@@ -50,7 +54,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services: Services = app.state.services
         services.sweeper.start()
         yield
-        await run_in_threadpool(services.hub.close)
+        await run_in_threadpool(services.close_waiting)
         await run_in_threadpool(services.sweeper.close)
         services.database.close()
 
@@ -65,15 +69,22 @@ def create_application(config: Settings | None = None) -> FastAPI:
     doorbell = Doorbell(config) if config.broker_url else None
     hub = Hub(database, config.data_dir)
     figures = metrics.Metrics(database, config.lease_seconds, hub.streams)
-    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, figures, doorbell)
+    models = ModelCache(config.predict_cache_mib * 2**20, config.predict_device)
+    batcher = Batcher(
+        largest=config.predict_batch, wait_seconds=config.predict_wait_ms / 1000, places=config.predict_queue,
+        threads=config.predict_threads, observer=figures.predictions,
+    )
+    figures.predictions.show(lambda: batcher.taken, lambda: models.bytes)
+    sweeper = Sweeper(database, config, doorbell)
+    app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.middleware("http")(_finish)
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues,
-        trail, health, metrics,
+        home, sign_in, experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, predictions,
+        open_inference, catalogues, trail, health, metrics,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))
@@ -105,4 +116,4 @@ class _BodyLimit:
     def _limit_of(self, path: str) -> RequestBodyLimitMiddleware:
         if path == "/checkpoints":
             return self._weights
-        return self._images if path.startswith("/checkpoints/") else self._documents
+        return self._images if path.startswith(("/checkpoints/", "/v2/")) else self._documents
