@@ -22,7 +22,8 @@ def test_every_setting_is_listed_with_its_default():
     assert listed == wanted
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/lab-server.md", "docs/watching.md", "docs/inference.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/lab-server.md", "docs/watching.md",
+         "docs/inference.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -39,7 +39,7 @@ def list_(
 @router.get("/{checkpoint_id}", summary="One checkpoint with its specification")
 def show(checkpoint_id: str, services: ServicesOf) -> dict[str, Any]:
     """Specification, seed, metrics, sha256, size, parent; whether its figures were verified, and what came of it;
-    `disk_bytes` of its file, 0 where that is gone."""
+    `disk_bytes` of its file, 0 where that is gone; `snippet`: Python that loads it without the service."""
     with services.database.reading() as session:
         row = results.checkpoint(session, checkpoint_id)
         shown = views.checkpoint_in_full(row, verifications.last(session, row))
