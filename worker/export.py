@@ -66,7 +66,7 @@ def _images(row: Checkpoint) -> torch.Tensor:
     """The first of the test split: float32 (n, C, H, W) in [0, 1]."""
     dataset = datasets.find(row.dataset, settings().data_dir)
     arrays = load_data(dataset.name, dataset.fingerprint, dataset.classes, dataset.shape, settings().data_dir)
-    pixels = np.ascontiguousarray(arrays.test.images[:IMAGES].transpose(0, 3, 1, 2))
+    pixels = np.array(arrays.test.images[:IMAGES].transpose(0, 3, 1, 2), order="C")  # a copy: the map is read-only
     return torch.from_numpy(pixels).float() / 255
 
 

@@ -148,7 +148,8 @@ def test_flat_and_nested_json_and_bytes_are_the_same(api, trained) -> None:
         ({"tensor": {"parameters": {"binary_data_size": 768}}}, "one of both"), ({"inputs": []}, "/inputs"),
         ({"parameters": {"draw": 1}}, "did you mean 'draws'"), ({"parameters": {"draws": 0}}, "/parameters/draws"),
         ({"parameters": {"seed": -1}}, "/parameters/seed"),
-        ({"outputs": [{"name": "spread"}]}, "probabilities or logits"), ({"outputs": [{"name": "logits"}] * 2}, "twice"), ({"unknown": 1}, "/unknown"),
+        ({"outputs": [{"name": "spread"}]}, "probabilities or logits"),
+        ({"outputs": [{"name": "logits"}] * 2}, "twice"), ({"unknown": 1}, "/unknown"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_the_protocol_s_own_form(api, trained, changed: Any, word: str) -> None:
