@@ -254,6 +254,23 @@ def import_(
     print(import_file(file, {key: value for key, value in said.items() if value is not None}, output))
 
 
+@cli.command()
+def export(
+    checkpoint: str,
+    format: Annotated[str, typer.Option(help="torch (torch.export) or onnx")] = "torch",
+    part: Annotated[
+        str, typer.Option(help="network; of a stochastic one expected (its mean logits) or encoder")
+    ] = "network",
+    output: Annotated[Path | None, typer.Option(help="else named by the checkpoint, here")] = None,
+) -> None:
+    """Write a network for another runtime, compared with itself on test images; needs no running service."""
+    import runpy
+
+    target = [] if output is None else ["--output", str(output)]
+    sys.argv = ["spikeproof-export", checkpoint, "--format", format, "--part", part, *target]
+    runpy.run_module("worker.export", run_name="__main__")
+
+
 datasets_cli = typer.Typer()
 cli.add_typer(datasets_cli, name="datasets")
 

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="logs as JSON, one object a line")
     max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
     max_weights_mib: int = Field(512, ge=1, le=65_536, description="the same for an upload of weights")
+    predict_batch: int = Field(32, ge=1, le=1024, description="images of requests answered together; 1: none are")
+    predict_wait_ms: float = Field(5.0, ge=0, le=1000, description="of a batch, for requests being decoded")
+    predict_queue: int = Field(512, ge=1, le=100_000, description="images waiting for predictions at once")
+    predict_cache_mib: int = Field(1024, ge=1, description="networks kept in memory for predictions")
+    predict_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:1")
+    predict_threads: int = Field(1, ge=1, le=256, description="torch threads of predictions on a CPU")
     url: str = Field("http://127.0.0.1:8000", description="where the command line finds the service")
     api_key: str = Field("", repr=False, description="sent by the command line")
 

@@ -23,8 +23,7 @@ def test_every_setting_is_listed_with_its_default():
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/evaluation.md", "docs/lab-server.md", "docs/watching.md",
-         "docs/reports.md",
-         "docs/client.md"]
+         "docs/reports.md", "docs/client.md", "docs/inference.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -22,6 +22,8 @@ from app.api import (
     health,
     leaderboard,
     metrics,
+    open_inference,
+    predictions,
     reports,
     runs,
     trail,
@@ -34,6 +36,8 @@ from app.api.security import Gate
 from app.api.ui import assets, home, sign_in
 from app.broker import Doorbell
 from app.domain.access import keys_needed
+from app.inference.batcher import Batcher
+from app.inference.loader import ModelCache
 from app.settings import Settings, settings
 from app.storage import migrate
 from app.storage.engine import Database
@@ -51,7 +55,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
         services: Services = app.state.services
         services.sweeper.start()
         yield
-        await run_in_threadpool(services.hub.close)
+        await run_in_threadpool(services.close_waiting)
         await run_in_threadpool(services.sweeper.close)
         services.database.close()
 
@@ -66,7 +70,14 @@ def create_application(config: Settings | None = None) -> FastAPI:
     doorbell = Doorbell(config) if config.broker_url else None
     hub = Hub(database, config.data_dir)
     figures = metrics.Metrics(database, config.lease_seconds, hub.streams)
-    app.state.services = Services(config, database, Sweeper(database, config, doorbell), hub, figures, doorbell)
+    models = ModelCache(config.predict_cache_mib * 2**20, config.predict_device)
+    batcher = Batcher(
+        largest=config.predict_batch, wait_seconds=config.predict_wait_ms / 1000, places=config.predict_queue,
+        threads=config.predict_threads, observer=figures.predictions,
+    )
+    figures.predictions.show(lambda: batcher.taken, lambda: models.bytes)
+    sweeper = Sweeper(database, config, doorbell)
+    app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.middleware("http")(_finish)
@@ -74,8 +85,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         home, sign_in, assets,
-        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, reports,
-        trail, health, metrics, documentation,
+        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, predictions,
+        open_inference, catalogues, reports, trail, health, metrics, documentation,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))
@@ -107,4 +118,4 @@ class _BodyLimit:
     def _limit_of(self, path: str) -> RequestBodyLimitMiddleware:
         if path == "/checkpoints":
             return self._weights
-        return self._images if path.startswith("/checkpoints/") else self._documents
+        return self._images if path.startswith(("/checkpoints/", "/v2/")) else self._documents

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from app.api.answers import Answers
 from app.api.hub import Hub
 from app.broker import Doorbell
+from app.inference.batcher import Batcher
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
@@ -17,6 +18,8 @@ from app.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from app.api.metrics import Metrics
+
+DECODERS = 4  # threads that decode what is to be predicted: the others answer the rest of the API
 
 
 @dataclass
@@ -28,11 +31,18 @@ class Services:
     sweeper: Sweeper
     hub: Hub
     metrics: "Metrics"
+    models: ModelCache
+    batcher: Batcher
     doorbell: Doorbell | None = None  # None: workers poll the database
-    models: ModelCache = field(default_factory=ModelCache)
     figures: KnownFigures = field(default_factory=KnownFigures)
     answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
+    decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DECODERS))
+
+    def close_waiting(self) -> None:
+        """Whoever waits for events or predictions is let go, for the server waits for them when it stops."""
+        self.hub.close()
+        self.batcher.close()
 
 
 def get_services(request: Request) -> Services:

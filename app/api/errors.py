@@ -35,6 +35,7 @@ from app.storage.space import is_full
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
+OPEN_INFERENCE = "/v2"
 LONGEST_DETAIL = 2_000
 _TITLES = {
     kind.status: kind.title
@@ -65,6 +66,8 @@ def problem(
         "type": f"urn:spikeproof:problem:{title.lower().replace(' ', '-')}", "title": title, "status": status,
         "detail": _printable(detail), "instance": request.scope["path"],
     }
+    if body["instance"].startswith(OPEN_INFERENCE):
+        body["error"] = body["detail"]  # what clients of that protocol look for
     if problems:
         body["errors"] = [{"pointer": _printable(p.pointer), "detail": _printable(p.detail)} for p in problems]
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}

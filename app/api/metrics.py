@@ -2,11 +2,12 @@
 requests are this process's own."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter as CounterMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -21,6 +22,8 @@ from app.storage.engine import Database
 KINDS = ("train", "branch", "evaluate", "verify")
 RUN_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0)
 REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BATCH_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 LATELY_SECONDS = 900.0
 router = APIRouter(tags=["health"])
 
@@ -42,11 +45,45 @@ class Metrics:
             ("method", "route", "status"), registry=self.registry, buckets=REQUEST_SECONDS,
         )
         ProcessCollector(registry=self.registry)
+        self.predictions = PredictionFigures(self.registry)
         self.registry.register(_Rows(database, lease_seconds, open_streams))
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request was answered."""
         self._latencies.labels(method, route, str(status)).observe(seconds)
+
+
+class PredictionFigures:
+    """Batches of predictions in this process, told by the batcher."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"spikeproof_predict_{name}", text, registry=registry, buckets=buckets)
+
+        self._images = histogram("batch_images", "Images of a batch", BATCH_IMAGES)
+        self._seconds = histogram("batch_seconds", "Time that a batch took", BATCH_SECONDS)
+        self._waits = histogram("wait_seconds", "Time of a request in the queue, before its first batch", BATCH_SECONDS)
+        self._refused = CounterMetric(
+            "spikeproof_predict_refused", "Requests that found the queue full", registry=registry
+        )
+        self._queue = Gauge("spikeproof_predict_queue_images", "Being decoded, waiting or running", registry=registry)
+        self._models = Gauge("spikeproof_predict_model_bytes", "Networks kept in memory", registry=registry)
+
+    def show(self, queue: Callable[[], float], model_bytes: Callable[[], float]) -> None:
+        """Asked at each scrape."""
+        self._queue.set_function(queue)
+        self._models.set_function(model_bytes)
+
+    def batch(self, images: int, seconds: float, waits: Sequence[float]) -> None:
+        """One was run."""
+        self._images.observe(images)
+        self._seconds.observe(seconds)
+        for wait in waits:
+            self._waits.observe(wait)
+
+    def refused(self) -> None:
+        """One more."""
+        self._refused.inc()
 
 
 class _Rows(Collector):

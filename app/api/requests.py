@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
+from app.domain.access import role_needed
 from app.logs import get_logger
 
 HEADER = "X-Request-ID"
@@ -68,7 +69,8 @@ class _Answer:
         self._noted, seconds = True, time.perf_counter() - self._began
         method = str(self._scope["method"])
         self._observe(method if method in _METHODS else UNNAMED, _route(self._scope), self._status, seconds)
-        told = logger.debug if method in ("GET", "HEAD") and self._status < 400 else logger.info
+        looked = method in ("GET", "HEAD") or role_needed(method, str(self._scope["path"])) == "reader"
+        told = logger.debug if looked and self._status < 400 else logger.info
         path = self._scope.get("raw_path", b"").decode("ascii", "replace")[:500]  # as sent: no line breaks in it
         told("request", method=method, path=path, status=self._status, seconds=round(seconds, 4))
 

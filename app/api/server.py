@@ -19,11 +19,11 @@ SHUTDOWN_SECONDS = 3
 
 
 class Server(uvicorn.Server):
-    """Open event streams end when it stops, instead of being waited for."""
+    """Open event streams and predictions end when it stops, instead of being waited for."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does."""
-        await asyncio.to_thread(self.config.app.state.services.hub.close)  # type: ignore[union-attr]
+        await asyncio.to_thread(self.config.app.state.services.close_waiting)  # type: ignore[union-attr]
         await super().shutdown(sockets)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.domain.lifecycle import TERMINAL
 from app.domain.subject import shown_subject
+from app.inference.snippet import snippet
 from app.storage import experiments
 from app.storage.experiments import WantedRun
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
@@ -86,9 +87,13 @@ def checkpoint(row: Checkpoint) -> dict[str, Any]:
 
 
 def checkpoint_in_full(row: Checkpoint, verified: Run | None) -> dict[str, Any]:
-    """A checkpoint with its specification, and what came of its last verification."""
-    card = f"/checkpoints/{row.id}/card"
-    return checkpoint(row) | {"spec": row.spec, "model_card": card, "verified": verified and verification(verified)}
+    """A checkpoint with its specification, how to load it elsewhere, and what came of its last verification."""
+    shape, classes = row.spec["model"]["image_shape"], len(row.spec["classes"])
+    return checkpoint(row) | {
+        "spec": row.spec, "model_card": f"/checkpoints/{row.id}/card",
+        "verified": verified and verification(verified),
+        "snippet": snippet(row.id, shape, classes, stochastic=row.variant != "default"),
+    }
 
 
 def verification(row: Run) -> dict[str, Any]:

@@ -9,24 +9,62 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from models.registry import Classifier
 
+CAPACITY_BYTES = 2**30
+
 
 class ModelCache:
-    """Checkpoint files as networks on the CPU, by sha256."""
+    """Checkpoint files as networks on a device, by sha256, of at most `capacity` bytes together.
 
-    def __init__(self, capacity: int = 8) -> None:
-        self._capacity = capacity
+    The last one asked for always stays. Loading one network does not keep those who want another waiting.
+    """
+
+    def __init__(self, capacity: int = CAPACITY_BYTES, device: str = "cpu") -> None:
+        self._capacity, self._device = capacity, device
         self._models: OrderedDict[str, Classifier] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
 
     def get(self, path: Path, sha256: str) -> "Classifier":
         """The network of the file. Raises models.checkpoint.CheckpointError where it is damaged or another one."""
         with self._lock:
-            if sha256 not in self._models:
-                self._models[sha256] = _load(path, sha256)
-                while len(self._models) > self._capacity:
-                    self._models.popitem(last=False)
+            if (kept := self._kept(sha256)) is not None:
+                return kept
+            loading = self._loading.setdefault(sha256, threading.Lock())
+        with loading:
+            with self._lock:
+                if (kept := self._kept(sha256)) is not None:  # by whom this call waited for
+                    return kept
+            try:
+                model = _load(path, sha256).to(self._device)
+                with self._lock:
+                    self._keep(sha256, model)
+                return model
+            finally:
+                with self._lock:
+                    self._loading.pop(sha256, None)
+
+    @property
+    def bytes(self) -> int:
+        """What all networks kept take together."""
+        with self._lock:
+            return sum(self._sizes.values())
+
+    def _kept(self, sha256: str) -> "Classifier | None":
+        if sha256 in self._models:
             self._models.move_to_end(sha256)
-            return self._models[sha256]
+        return self._models.get(sha256)
+
+    def _keep(self, sha256: str, model: "Classifier") -> None:
+        self._models[sha256], self._sizes[sha256] = model, size_of(model)
+        while len(self._models) > 1 and sum(self._sizes.values()) > self._capacity:
+            oldest, _ = self._models.popitem(last=False)
+            del self._sizes[oldest]
+
+
+def size_of(model: "Classifier") -> int:
+    """Bytes of its parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _load(path: Path, sha256: str) -> "Classifier":

@@ -1,63 +1,121 @@
-"""Predictions of a network: top classes, and for a stochastic one their spread over draws."""
+"""Answers of a network to a batch of images: for a stochastic one their mean and spread over draws.
 
+An answer depends on its image, seed and number of draws, not on what else is in the batch: noise belongs to the
+image (`models.noise`), and batches are never so small that other kernels would sum in another order. Which ones those
+are was measured: convolutions of one image alone, and matrix products of fewer than sixteen rows. See
+docs/inference.md for what is promised.
+"""
+
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.registry import Classifier
 
-# So many at a time, however much is asked for: what is held in memory stays bounded.
-_IMAGES_AT_ONCE = 32
-_ANSWERS_AT_ONCE = 256  # images x draws
+STREAM = "predict"
+FEWEST_IMAGES = 2  # a forward pass of the encoder
+FEWEST_ROWS = 16  # images x draws of a pass of the decoder
+MOST_ROWS = 256  # the same, so that memory stays bounded however many draws are asked for
 
 
-def predict(
-    model: "Classifier", images: np.ndarray, classes: Sequence[str], *, draws: int, seed: int, top: int
-) -> list[dict[str, Any]]:
-    """Images float32 (n, C, H, W) in [0, 1] -> one answer each.
+@dataclass(frozen=True)
+class Answer:
+    """Of one image, over `draws` draws (1 where the network is deterministic); arrays are (classes,).
 
-    Probabilities are the mean of the softmax over `draws` (1 where the network is deterministic), with
-    their sd (n-1). Draw d of image i depends on (seed, i, d) alone.
+    logits, probabilities: means, the latter of the softmax. sd: of the probabilities (n-1), None for one draw. votes:
+    share of the draws in which the class came first.
     """
-    draws = draws if model.stochastic else 1
-    at_once = max(1, min(_IMAGES_AT_ONCE, _ANSWERS_AT_ONCE // draws))
-    return [
-        {"top": _top(mean, sd, votes, classes, top), "draws": draws}
-        for start in range(0, len(images), at_once)
-        for mean, sd, votes in _distributions(model, images[start : start + at_once], start, draws=draws, seed=seed)
-    ]
+
+    draws: int
+    logits: np.ndarray
+    probabilities: np.ndarray
+    sd: np.ndarray | None
+    votes: np.ndarray
 
 
-def _distributions(
-    model: "Classifier", images: np.ndarray, start: int, *, draws: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Per image, numbered from `start`: mean, sd and share of the votes of each class over the draws."""
+def noise_keys(seed: int, images: int) -> "Tensor":
+    """One key an image, int64 (images,): draw d of a request's image i depends on (seed, i, d) alone."""
     import torch
 
-    from models.noise import KeyedNoise, image_keys
+    from models.noise import image_keys
 
-    keys = image_keys(seed, "predict", torch.arange(start, start + len(images)))
-    with torch.inference_mode():
-        features = model.encoder(torch.from_numpy(images))
-        logits = model.decoder(features, draws=draws, generator=KeyedNoise(keys))
-        probabilities = logits.softmax(-1).double()  # (draws, n, classes)
-    mean = probabilities.mean(0).numpy()
-    sd = probabilities.std(0).numpy() if draws > 1 else None
-    for i, answers in enumerate(logits.argmax(-1).T.numpy()):
-        votes = np.bincount(answers, minlength=logits.shape[-1]) / draws
-        yield mean[i], None if sd is None else sd[i], votes
+    return image_keys(seed, STREAM, torch.arange(images))
 
 
-def _top(
-    mean: np.ndarray, sd: np.ndarray | None, votes: np.ndarray, classes: Sequence[str], top: int
-) -> list[dict[str, Any]]:
-    order = np.argsort(-mean, kind="stable")[:top]
-    return [
+def answers(
+    model: "Classifier", images: np.ndarray, keys: "Tensor", draws: Sequence[int], *, alone: bool = False
+) -> list[Answer]:
+    """Images float32 (n, C, H, W) in [0, 1] with a noise key and a number of draws each -> an answer each.
+
+    alone: batches are of one image always, so nothing is gained by filling them up.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    deterministic = not model.stochastic
+    found: dict[int, Answer] = {}
+    with torch.inference_mode(), torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        pixels = torch.from_numpy(images).to(device)
+        features = model.encoder(pixels if alone else _filled(pixels, FEWEST_IMAGES))[: len(images)]
+        for number in sorted({1} if deterministic else set(draws)):
+            wanted = [i for i, asked in enumerate(draws) if deterministic or asked == number]
+            for part in _parts(wanted, max(1, MOST_ROWS // number)):
+                index = torch.tensor(part, device=device)
+                logits = _decoded(model, features[index], keys.to(device)[index], number, alone=alone)
+                found |= dict(zip(part, _statistics(logits), strict=True))
+    return [found[i] for i in range(len(images))]
+
+
+def _decoded(model: "Classifier", features: "Tensor", keys: "Tensor", draws: int, *, alone: bool) -> "Tensor":
+    """Logits (draws, n, classes)."""
+    from models.noise import KeyedNoise
+
+    fewest = 1 if alone else math.ceil(FEWEST_ROWS / draws)
+    noise = KeyedNoise(_filled(keys, fewest))
+    logits: Tensor = model.decoder(_filled(features, fewest), draws=draws, generator=noise)
+    return logits[:, : len(features)]
+
+
+def _filled(rows: "Tensor", fewest: int) -> "Tensor":
+    """At least so many rows: the first once more for each that is missing."""
+    import torch
+
+    missing = fewest - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])])
+
+
+def _parts(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def _statistics(logits: "Tensor") -> Iterator[Answer]:
+    """Image by image: a sum over a whole batch would add in an order that depends on its size."""
+    probabilities = logits.softmax(-1).double().cpu().numpy()  # (draws, n, classes)
+    values = logits.cpu().numpy()
+    draws, number, classes = values.shape
+    for i in range(number):
+        one = np.ascontiguousarray(probabilities[:, i])
+        votes = np.bincount(values[:, i].argmax(-1), minlength=classes) / draws
+        spread = one.std(0, ddof=1) if draws > 1 else None
+        yield Answer(draws, np.ascontiguousarray(values[:, i]).mean(0), one.mean(0), spread, votes)
+
+
+def described(answer: Answer, classes: Sequence[str], top: int) -> dict[str, Any]:
+    """The `top` most likely classes, as the API shows them."""
+    order = np.argsort(-answer.probabilities, kind="stable")[:top]
+    shown = [
         {
-            "class": classes[k], "index": int(k), "probability": float(mean[k]),
-            "sd": None if sd is None else float(sd[k]), "votes": float(votes[k]),
+            "class": classes[k], "index": int(k), "probability": float(answer.probabilities[k]),
+            "sd": None if answer.sd is None else float(answer.sd[k]), "votes": float(answer.votes[k]),
         }
         for k in order
     ]
+    return {"top": shown, "draws": answer.draws}

@@ -3,8 +3,14 @@
 import base64
 import hashlib
 import io
+import json
+import os
+import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import models
 from app.storage.engine import Database
 from tests.app.work import Queue
 from tests.service import make_settings
@@ -265,3 +272,52 @@ def test_an_upload_beyond_the_limit_is_too_large(api, trained, problem_of) -> No
 
 def test_a_checkpoint_that_is_not_there_is_not_found_whatever_is_sent(api, problem_of) -> None:
     problem_of(predict(api, "ckpt_none", json={"images": [GREY]}), 404)
+
+
+def test_concurrent_requests_get_what_each_gets_alone(api, trained) -> None:
+    checkpoint = trained("lif")
+    bodies = [{"images": [GREY] * (1 + i % 3), "seed": i, "draws": 5 + i % 2} for i in range(24)]
+    with ThreadPoolExecutor(12) as pool:
+        together = [r.json() for r in pool.map(lambda body: predict(api, checkpoint, json=body), bodies)]
+    for body, found in zip(bodies, together, strict=True):
+        alone = predict(api, checkpoint, json=body).json()
+        for one, other in zip(found["predictions"], alone["predictions"], strict=True):
+            assert [t["index"] for t in one["top"]] == [t["index"] for t in other["top"]]
+            wanted = [t["probability"] for t in other["top"]]
+            assert [t["probability"] for t in one["top"]] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_full_queue_says_when_to_come_again(queue, serve, trained, problem_of) -> None:
+    small = serve(make_settings(data_dir=queue.data_dir, database_url=queue.database.url, predict_queue=1))
+    body = {"images": [GREY] * 256, "draws": 200}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: predict(small, trained("lif"), json=body), range(4)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) < 4
+    for answer in refused:
+        problem_of(answer, 503)
+        assert int(answer.headers["retry-after"]) > 0
+    assert refused
+
+
+def test_the_snippet_of_a_checkpoint_answers_as_the_service_in_a_process_that_has_only_the_models(
+    api, trained, tmp_path
+) -> None:
+    checkpoint = trained("lif")
+    shown = api.get(f"/checkpoints/{checkpoint}").json()
+    assert len(shown["snippet"].splitlines()) == 10
+    (tmp_path / f"{checkpoint}.safetensors").write_bytes(api.get(f"/checkpoints/{checkpoint}/file").content)
+    shutil.copytree(Path(models.__file__).parent, tmp_path / "models")
+    images = [np.full((1, 8, 8), level).tolist() for level in (0.25, 0.75)]
+    pixels = "torch.tensor([0.25, 0.75]).view(2, 1, 1, 1).expand(2, 1, 8, 8)"
+    code = shown["snippet"].replace("torch.rand(2, 1, 8, 8)", pixels)
+    code += "print(logits.softmax(-1).mean(0).tolist())\nimport sys\nprint('app' in sys.modules)\n"
+    command = [sys.executable, "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    first, probabilities, has_app = done.stdout.splitlines()
+    found = predict(api, checkpoint, json={"images": images, "top": 10}).json()["predictions"]
+    assert json.loads(first) == [one["top"][0]["index"] for one in found]
+    for row, one in zip(json.loads(probabilities), found, strict=True):
+        assert [row[t["index"]] for t in one["top"]] == pytest.approx([t["probability"] for t in one["top"]], abs=1e-6)
+    assert has_app == "False"
