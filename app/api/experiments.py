@@ -100,9 +100,9 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
     """State, progress 0..1, estimated seconds left, every run; `disk_bytes` of all their files, shared ones too."""
     with services.database.reading() as session:
         row = experiments.get(session, experiment_id)
-        by = trail.submitters(session, [row.id]).get(row.id)
+        by, cancelled_by = (trail.first(session, row.id, action) for action in ("submitted", "cancelled"))
         wanted = experiments.runs_of(session, experiment_id)
-        shown = views.experiment(row, wanted, time.time(), by)
+        shown = views.experiment(row, wanted, time.time(), by, cancelled_by)
     return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 

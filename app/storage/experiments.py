@@ -153,6 +153,12 @@ def get(session: Session, experiment_id: str) -> Experiment:
     return experiment
 
 
+def having(session: Session, run_id: str) -> list[Experiment]:
+    """The experiments that the run is part of, newest first."""
+    linked = select(Experiment).join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
+    return list(session.scalars(linked.where(ExperimentRun.run_id == run_id).order_by(Experiment.id.desc())))
+
+
 def runs_of(session: Session, experiment_id: str) -> list[WantedRun]:
     """Its runs in the order of the plan."""
     return runs_of_many(session, [experiment_id])[experiment_id]
