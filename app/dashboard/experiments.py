@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from app.dashboard.rendering import render
-from app.dashboard.texts import run_name
+from app.dashboard.texts import run_name, variant_name
 from app.domain.access import Actor, covers, role_needed
 from app.domain.lifecycle import EXPERIMENT_STATES, RETRIABLE
 from app.domain.spec import ExperimentSpec
@@ -98,7 +98,10 @@ def experiment_page(
 def training_of(run: dict[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the charts and their table need of a training."""
     epochs = [{name: epoch.get(name) for name in EPOCH_COLUMNS} for epoch in metrics.get("epochs", [])]
-    return {"id": run["id"], "name": run_name(run), "kind": run["kind"], "variant": run["variant"], "epochs": epochs}
+    seeds = f"{run['seed']}" if run["branch_seed"] is None else f"{run['seed']}/{run['branch_seed']}"
+    label = f"{run['architecture']} {variant_name(run['variant'])}, seed {seeds}"
+    return {"id": run["id"], "name": run_name(run), "label": label, "kind": run["kind"], "variant": run["variant"],
+            "epochs": epochs}  # fmt: skip
 
 
 def _first_log(runs: Sequence[dict[str, Any]]) -> str:

@@ -1,18 +1,20 @@
 """`/ui/experiments`: the list, and one with its runs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from app.api import experiments as api
+from app.api.catalogues import list_datasets
 from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor
 from app.api.security import ActorOf
 from app.api.ui.html import page
+from app.dashboard.experiment_form import form_page
 from app.dashboard.experiments import experiment_page, list_page
 from app.domain.lifecycle import EXPERIMENT_STATES, ExperimentState
-from app.storage import datasets, results, watching
+from app.storage import datasets, experiments, results, watching
 from app.storage.tables import Figure
 
 PAGE = 50
@@ -30,6 +32,22 @@ def list_(
     chosen = {"dataset": dataset, "state": known or "", "archived": archived, "cursor": cursor}
     names = datasets.names(services.settings.data_dir)
     return page(list_page(found["items"], found["next"], chosen, names, actor))
+
+
+@router.get("/new")
+def form(
+    services: ServicesOf, actor: ActorOf, dataset: str = "", checkpoint: str = "",
+    template: Annotated[str, Query(alias="from")] = "",
+) -> HTMLResponse:
+    """The form that submits one: empty, as experiment `from`, or to evaluate a `checkpoint`."""
+    given: dict[str, Any] = {"dataset": dataset} if dataset else {}
+    with services.database.reading() as session:
+        if template:
+            given = dict(experiments.get(session, template).spec)
+        if checkpoint:
+            row = results.checkpoint(session, checkpoint)
+            given = {"dataset": row.dataset, "checkpoints": [row.id]}
+    return page(form_page(list_datasets(services)["items"], given, actor))
 
 
 @router.get("/{experiment_id}")

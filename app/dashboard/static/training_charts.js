@@ -35,16 +35,18 @@ export class TrainingCharts {
   #chart(field, title, scale, axis) {
     const many = this.#trainings.length > 12;
     const data = this.#trainings.map((training, number) => ({
-      name: training.name,
+      name: training.label,
       x: training.epochs.map((epoch) => epoch.epoch),
       y: training.epochs.map((epoch) => scale * epoch[field]),
       mode: "lines+markers",
       line: { color: VARIANTS[training.variant], width: 2, dash: training.kind === "branch" ? "dot" : "solid" },
       marker: { symbol: MARKS[number % MARKS.length], size: 7 },
     }));
+    const last = Math.max(...this.#trainings.flatMap((training) => training.epochs.map((epoch) => epoch.epoch)));
     const layout = {
       title: { text: title, font: { size: 14 }, x: 0, xref: "paper" },
-      xaxis: { title: { text: "epoch" }, tickformat: "d", rangemode: "tozero" },
+      xaxis: { title: { text: "epoch", standoff: 6 }, tickformat: "d", range: [0, last + 0.5], ...(last < 12 ? { dtick: 1 } : {}) },
+      legend: { orientation: "h", y: -0.28, font: { size: 11 } },
       yaxis: axis,
       showlegend: !many,
     };
