@@ -11,7 +11,7 @@ from app.dashboard.rendering import render
 from app.domain.access import LOCAL, Actor
 from app.domain.architectures import ARCHITECTURES, VARIANTS
 from app.domain.attacks import ATTACKS, NORMS
-from app.domain.recipes import RECIPES
+from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
 from app.domain.suites import SUITES
 
@@ -22,6 +22,7 @@ _HINTS = {
     "epochs": "of the continuous network", "branch_epochs": "of each spiking branch of it",
     "freeze_depth": "residual groups frozen with the stem; trained weights only",
     "branch_at": "epoch of the parent to branch from", "image_size": "side in pixels that images are resized to",
+    "time_limit_seconds": "of each run; 0: none",
     "images": "the first so many of a fixed order of the test images", "timesteps": "simulated by the decoder",
 }
 
@@ -63,7 +64,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
     above = schema.get("exclusiveMinimum")
     if high is None or (low is None and above is None):
         return ""
-    return f"{low:g} to {high:g}" if low is not None else f"more than {above:g}, at most {high:g}"
+    return f"{low:,} to {high:,}" if low is not None else f"more than {above:,}, at most {high:,}"
 
 
 def form_page(datasets: Sequence[Mapping[str, Any]], given: Mapping[str, Any], actor: Actor) -> str:
@@ -77,5 +78,12 @@ def form_page(datasets: Sequence[Mapping[str, Any]], given: Mapping[str, Any], a
         images=controls(EvaluationSpec, "/evaluation", ["images"]),
         queue=controls(ExperimentSpec, "", ["priority", "time_limit_seconds"]),
         missing=missing_role(actor, "POST", "/experiments"), actor=actor,
-        carried={"given": given, "keys": actor.name != LOCAL.name},
-    )
+        carried={"given": given, "keys": actor.name != LOCAL.name,
+                 "recipes": {recipe.name: _usual(recipe) for recipe in RECIPES.values()}},
+    )  # fmt: skip
+
+
+def _usual(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe decides where the form is left open."""
+    return {"epochs": recipe.continuous.epochs, "branch_epochs": recipe.branch.epochs, "batch_size": recipe.batch_size,
+            "branch_at": "the last epoch", "learning_rate": f"{recipe.continuous.learning_rate:g}"}  # fmt: skip

@@ -1,16 +1,16 @@
 // The form of a new experiment: reads its controls into the API's body, asks what that would cost, submits it.
 import { carried } from "./charts.js";
-import { fill, read } from "./form_body.js";
+import { fill, pretty, read } from "./form_body.js";
 
 const WAIT = 350;
-const { given, keys } = carried("carried");
+const { given, keys, recipes } = carried("carried");
 const form = document.getElementById("form");
 const element = (id) => document.getElementById(id);
 let asked = null;
 let timer = null;
 let sent = { text: "", key: "" };
 
-const text = () => JSON.stringify(read(form), null, 1);
+const text = () => JSON.stringify(read(form));
 
 function duration(seconds) {
   if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
@@ -28,10 +28,20 @@ function changed() {
   for (const attack of form.querySelectorAll(".attack")) {
     attack.querySelector(".grid").hidden = !attack.querySelector("[data-attack]").checked;
   }
-  element("body").textContent = text();
+  element("body").textContent = pretty(read(form));
+  showUsual();
   element("cost").setAttribute("aria-busy", "true");
   clearTimeout(timer);
   timer = setTimeout(price, WAIT);
+}
+
+// What a field that is left open will be, where the recipe decides.
+function showUsual() {
+  const pretrained = !["", "none"].includes(element("training-weights").value.trim());
+  const usual = recipes[element("training-recipe").value || (pretrained ? "study" : "default")];
+  for (const [name, value] of Object.entries({ ...usual, freeze_depth: pretrained ? 3 : 0 })) {
+    element(`training-${name}`).placeholder = value;
+  }
 }
 
 async function price() {
@@ -70,7 +80,9 @@ function showCost(plan) {
   }
   const known = plan.runs.reduce((sum, run) => sum + (run.estimated_seconds ?? 0), 0);
   element("time-text").textContent = known ? `At least ${duration(known)} on one worker; in all not known.` : "Time not known.";
-  element("time-reason").textContent = `Because ${plan.reason}.`;
+  const reasons = plan.reason.split("; ");
+  const more = reasons.length > 2 ? `, and ${reasons.length - 2} more sorts of runs; run by run below` : "";
+  element("time-reason").textContent = `Because ${reasons.slice(0, 2).join("; ")}${more}.`;
 }
 
 function row(run) {
@@ -165,5 +177,5 @@ form.addEventListener("submit", (event) => {
   submit();
 });
 element("copy").addEventListener("click", copy);
-fill(form, given);
+element("template-note").textContent = fill(form, given);
 changed();

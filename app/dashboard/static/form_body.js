@@ -48,7 +48,12 @@ function attackOf(box) {
 // Undefined where it is the default.
 function said(control) {
   const value = valueOf(control);
-  return JSON.stringify(value) === control.dataset.default ? undefined : value;
+  return isUsual(control, value) ? undefined : value;
+}
+
+function isUsual(control, value) {
+  const usual = control.dataset.default;
+  return usual !== undefined && JSON.stringify(value) === JSON.stringify(JSON.parse(usual));
 }
 
 const steps = (control) => control.dataset.pointer.slice(1).split("/");
@@ -67,14 +72,31 @@ export function read(form) {
   return body;
 }
 
-// The inverse: what a body says into the controls.
+// As people read it: an entry a line, lists of plain values in one.
+export function pretty(value, indent = "") {
+  const inner = `${indent}  `;
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  if (Array.isArray(value)) {
+    const plain = value.every((one) => one === null || typeof one !== "object");
+    if (plain) return `[${value.map((one) => JSON.stringify(one)).join(", ")}]`;
+    return `[\n${value.map((one) => inner + pretty(one, inner)).join(",\n")}\n${indent}]`;
+  }
+  const lines = Object.entries(value).map(([name, one]) => `${inner}${JSON.stringify(name)}: ${pretty(one, inner)}`);
+  return lines.length ? `{\n${lines.join(",\n")}\n${indent}}` : "{}";
+}
+
+// The inverse: what a body says into the controls. Returns what they cannot say.
 export function fill(form, body) {
   for (const control of form.querySelectorAll("[data-pointer]")) {
     const value = steps(control).reduce((inner, step) => inner?.[step], body);
     if (value === undefined || value === null) continue;
     set(control, value);
   }
-  if (body.evaluation?.attacks) form.elements.how.value = "attacks";
+  const attacks = body.evaluation?.attacks?.map((use) => use.name) ?? [];
+  if (attacks.length) form.elements.how.value = "attacks";
+  const shown = [...form.querySelectorAll("[data-attack]:checked")].map((box) => box.dataset.attack);
+  if (shown.join() === attacks.join()) return "";
+  return `The template attacks with ${attacks.join(", ")}, in this order; the form takes each once, as listed.`;
 }
 
 function set(control, value) {
@@ -83,7 +105,7 @@ function set(control, value) {
   else if (kind === "choices") for (const box of control.querySelectorAll("input")) box.checked = value.includes(box.value);
   else if (kind === "attacks") value.forEach((use) => setAttack(control, use));
   else if (kind === "json") control.value = value.length ? JSON.stringify(value) : "";
-  else if (JSON.stringify(value) !== control.dataset.default || control.tagName === "SELECT") {
+  else if (!isUsual(control, value) || control.tagName === "SELECT") {
     control.value = Array.isArray(value) ? value.join(", ") : value;
   }
 }
