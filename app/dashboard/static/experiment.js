@@ -1,6 +1,6 @@
 // An experiment's page, live: its events say what changed, and the server renders it.
 import { carried } from "./charts.js";
-import { asking, change, Log, progressed, refresh, unfinished } from "./live.js";
+import { asking, change, Log, progressed, refresh, unfinished, whileSeen } from "./live.js";
 import { TrainingCharts } from "./training_charts.js";
 
 const { experiment, trainings } = carried("carried");
@@ -37,9 +37,8 @@ function heardState({ run, state, error }) {
   if (before !== state) refresh();
 }
 
-async function heardMetrics({ run, new: news }) {
+function heardMetrics({ run, new: news }) {
   if (news?.epochs) charts.add(run, news.epochs);
-  else if (!news) charts.add(run, (await (await fetch(`/runs/${run}`)).json()).metrics.epochs ?? []);
   refresh();
 }
 
@@ -76,6 +75,11 @@ document.addEventListener("click", async (event) => {
   }
 });
 element("log-run").addEventListener("change", (event) => log.show(event.target.value));
+
+document.addEventListener("refreshed", ({ detail }) => {
+  for (const training of detail.trainings) charts.add(training.id, training.epochs);
+});
+whileSeen(follow, () => source?.close());
 
 log.show(element("log-run").value);
 if (unfinished()) follow();

@@ -32,7 +32,8 @@ async function exchange() {
     const old = element(fresh.id);
     if (old && old.outerHTML !== fresh.outerHTML) replace(old, fresh);
   }
-  document.dispatchEvent(new Event("refreshed"));
+  const carried = page.getElementById("carried");
+  if (carried) document.dispatchEvent(new CustomEvent("refreshed", { detail: JSON.parse(carried.textContent) }));
 }
 
 // Whoever has the focus inside keeps it: the same link, or the button of the same place.
@@ -42,6 +43,17 @@ function replace(old, fresh) {
   const place = places.indexOf(focused);
   old.replaceWith(document.adoptNode(fresh));
   if (focused) (fresh.querySelectorAll("a, button")[place] ?? fresh.querySelector("a, button"))?.focus();
+}
+
+// A page that nobody sees holds no connection open: a browser has few for one service. Back again, it catches up.
+export function whileSeen(follow, stop) {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) stop();
+    else if (unfinished()) {
+      follow();
+      refresh();
+    }
+  });
 }
 
 export const unfinished = () => element("status").dataset.unfinished === "true";

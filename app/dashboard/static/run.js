@@ -1,6 +1,6 @@
 // A run's page, live: by the events of an experiment that has it, else by looking every other second.
 import { carried } from "./charts.js";
-import { asking, change, Log, progressed, refresh, unfinished } from "./live.js";
+import { asking, change, Log, progressed, refresh, unfinished, whileSeen } from "./live.js";
 import { TrainingCharts } from "./training_charts.js";
 
 const EVERY = 2000;
@@ -62,6 +62,11 @@ document.addEventListener("click", async (event) => {
     document.getElementById("picture").alt = `Clean images, their worst adversarial images within ${shown.textContent}, and the change`;
   }
 });
+
+document.addEventListener("refreshed", ({ detail }) => {
+  for (const training of detail.trainings) charts?.add(training.id, training.epochs);
+});
+whileSeen(follow, () => source?.close());
 
 log.show(run);
 if (unfinished()) follow();

@@ -16,6 +16,7 @@ export class TrainingCharts {
   add(run, epochs) {
     const training = this.#trainings.find((one) => one.id === run);
     if (!training) return;
+    if (epochs.every((epoch) => training.epochs.some((old) => old.epoch === epoch.epoch))) return;
     const known = new Map(training.epochs.map((epoch) => [epoch.epoch, epoch]));
     for (const epoch of epochs) known.set(epoch.epoch, epoch);
     training.epochs = [...known.values()].sort((a, b) => a.epoch - b.epoch);
