@@ -34,6 +34,8 @@ from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
 from app.api.ui import assets, home, sign_in
+from app.api.ui import experiments as experiment_pages
+from app.api.ui import runs as run_pages
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.inference.batcher import Batcher
@@ -85,6 +87,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         home, sign_in, assets,
+        experiment_pages, run_pages,
         experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, predictions,
         open_inference, catalogues, reports, trail, health, metrics, documentation,
     ):

@@ -33,6 +33,7 @@ _GREY = [[0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 0.5, 1.0]] * 8
 _FILE = "(the bytes of a file)"
 BODIES: dict[tuple[str, str], Any] = {
     ("POST /experiments", "application/json"): {"dataset": "digits", "name": "first try", "seeds": [0, 1]},
+    ("POST /experiments/plan", "application/json"): {"dataset": "digits", "seeds": [0]},
     ("POST /checkpoints", "multipart/form-data"): {
         "file": _FILE, "architecture": "resnet20", "dataset": "digits", "name": "mine", "seed": 0,
     },

@@ -5,19 +5,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
 
-from app.api import views
+from app.api import planning, views
 from app.api.dependencies import Services, ServicesOf
 from app.api.pagination import Cursor, Limit, Page
 from app.api.security import ActorOf
 from app.domain.access import Actor
-from app.domain.checks import check_experiment
-from app.domain.datasets import Dataset
-from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
-from app.domain.lifecycle import ExperimentState, RunKind
-from app.domain.plan import PlannedRun, expand
+from app.domain.errors import InvalidInput, Problem
+from app.domain.lifecycle import ExperimentState
+from app.domain.plan import PlannedRun
 from app.domain.spec import ExperimentSpec
-from app.storage import artifacts, datasets, deletion, experiments, results, runs, trail, weights
-from app.storage.tables import Checkpoint, Run
+from app.storage import artifacts, deletion, experiments, trail
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -32,65 +29,9 @@ def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """`{"dataset": "digits"}` is enough: ResNet-20 in all variants, three seeds, suite `quick`."""
-    dataset = _usable_dataset(spec, services)
-    with services.database.reading() as session:
-        source = weights.find_source(session, spec, services.settings.data_dir)
-    if problems := check_experiment(spec, dataset, source):
-        raise InvalidInput(problems)
-    planned = expand(spec, dataset, _trained(spec, dataset, services), source)
-    experiment_id = _store(spec, planned, services, actor, idempotency_key)
+    experiment_id = _store(spec, planning.planned_runs(spec, services), services, actor, idempotency_key)
     response.headers["Location"] = f"/experiments/{experiment_id}"
     return show(experiment_id, services)
-
-
-def _usable_dataset(spec: ExperimentSpec, services: Services) -> Dataset:
-    """One that is not here yet is downloaded by the first job that needs it."""
-    try:
-        return datasets.find(spec.dataset, services.settings.data_dir)
-    except (NotFound, Conflict) as error:
-        raise InvalidInput([Problem("/dataset", error.detail)]) from error
-
-
-def _trained(spec: ExperimentSpec, dataset: Dataset, services: Services) -> list[PlannedRun]:
-    """The runs that made the checkpoints to evaluate."""
-    found, problems = [], []
-    with services.database.reading() as session:
-        for index, checkpoint_id in enumerate(spec.checkpoints):
-            try:
-                row = results.checkpoint(session, checkpoint_id)
-            except NotFound as error:
-                problems.append(Problem(f"/checkpoints/{index}", error.detail))
-                continue
-            run = runs.get(session, row.run_id)
-            if fault := _unfit(row, run, dataset):
-                problems.append(Problem(f"/checkpoints/{index}", f"checkpoint {checkpoint_id} {fault}"))
-            kind: RunKind = run.kind  # type: ignore[assignment]  # the column is plain text
-            found.append(PlannedRun(kind, run.spec, stored_as=run.share_key))
-    if problems:
-        raise InvalidInput(problems)
-    return found
-
-
-def _unfit(row: Checkpoint, run: Run, dataset: Dataset) -> str | None:
-    """Why the checkpoint cannot be evaluated on the data set, or None."""
-    if row.dataset != dataset.name:
-        return f"was trained on {row.dataset}, not on {dataset.name}"
-    if run.kind == "import":
-        return _unfit_import(row, dataset)
-    if run.spec["dataset"]["fingerprint"] != dataset.fingerprint:
-        return f"was trained on other images of {dataset.name} than those that are here now"
-    if not row.final or run.state != "succeeded":
-        return "is of the middle of a training; name the last one of its run"
-    return None
-
-
-def _unfit_import(row: Checkpoint, dataset: Dataset) -> str | None:
-    """On which images it was trained nobody here knows; that it takes these, and knows their classes, can be seen."""
-    if row.spec["classes"] != list(dataset.classes):
-        return f"was imported for other classes than {dataset.name} has now"
-    if row.spec["model"]["image_shape"] != list(dataset.shape):
-        return f"was imported for images of another shape than those of {dataset.name} have now"
-    return None
 
 
 def _store(
@@ -103,6 +44,18 @@ def _store(
         ).id
     services.sweeper.wake()
     return experiment_id
+
+
+@router.post("/plan", summary="What an experiment would run and cost, without storing anything")
+def plan(spec: Annotated[ExperimentSpec, Body()], services: ServicesOf) -> dict[str, Any]:
+    """Takes and refuses the same bodies as `POST /experiments`. Of each run: what it `needs` (numbers of other runs),
+    whether it is `reused`, and its `estimated_seconds` from comparable runs that were measured here (`basis`), null
+    with the `reason` where there are none.
+
+    `estimated_seconds` of the whole: all new runs one after another on one worker; `shortest_seconds`: their longest
+    chain, with workers enough. Both null while one run has no estimate. Waiting for other experiments is not counted.
+    """
+    return planning.cost(spec, services)
 
 
 @router.get("", response_model=Page, summary="Newest first")
@@ -130,9 +83,9 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
     """State, progress 0..1, estimated seconds left, every run; `disk_bytes` of all their files, shared ones too."""
     with services.database.reading() as session:
         row = experiments.get(session, experiment_id)
-        by = trail.submitters(session, [row.id]).get(row.id)
+        by, cancelled_by = (trail.first(session, row.id, action) for action in ("submitted", "cancelled"))
         wanted = experiments.runs_of(session, experiment_id)
-        shown = views.experiment(row, wanted, time.time(), by)
+        shown = views.experiment(row, wanted, time.time(), by, cancelled_by)
     return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 

@@ -13,7 +13,7 @@ from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.lifecycle import RunKind, RunState
-from app.storage import artifacts, results, retries, run_logs, runs, trail
+from app.storage import artifacts, experiments, results, retries, run_logs, runs, trail
 
 LARGEST_LOG = 2**20
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -36,10 +36,11 @@ def list_(
 
 @router.get("/{run_id}", summary="One run with metrics and log")
 def show(run_id: str, services: ServicesOf) -> dict[str, Any]:
-    """State, attempt, progress, metrics by epoch, the end of its log, its error."""
+    """State, attempt, progress, metrics by epoch, the end of its log, its error, its worker, its experiments."""
     with services.database.reading() as session:
         row = runs.get(session, run_id)
-        return views.run_in_full(row, artifacts.read_log(services.settings.data_dir, run_id))
+        log = artifacts.read_log(services.settings.data_dir, run_id)
+        return views.run_in_full(row, log, experiments.having(session, run_id))
 
 
 @router.get("/{run_id}/log", summary="What a run printed, also while it works", response_class=PlainTextResponse)

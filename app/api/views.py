@@ -20,10 +20,12 @@ def utc(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def experiment(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None) -> dict[str, Any]:
-    """An experiment with its runs."""
+def experiment(
+    row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None, cancelled_by: str | None
+) -> dict[str, Any]:
+    """An experiment with its runs; `cancelled_by`: who did it first, null where that is not known."""
     listed = [run(w.run) | {"reused": w.reused} for w in wanted]
-    return summary(row, wanted, now, by) | {"spec": row.spec, "runs": listed}
+    return summary(row, wanted, now, by) | {"cancelled_by": cancelled_by, "spec": row.spec, "runs": listed}
 
 
 def summary(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None) -> dict[str, Any]:
@@ -35,7 +37,14 @@ def summary(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | 
         "eta_seconds": eta([w.run for w in wanted], now), "run_count": len(wanted),
         "priority": row.priority, "time_limit_seconds": row.time_limit_seconds or None,
         "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at), "submitted_by": by,
+        "finished_at": utc(_finished_at(row, wanted)),
     }
+
+
+def _finished_at(row: Experiment, wanted: Sequence[WantedRun]) -> float | None:
+    """When the last of its runs ended; what had ended before it was submitted, it did not wait for."""
+    ends = [w.run.finished_at or row.created_at for w in wanted if w.run.state in TERMINAL]
+    return max([row.created_at, *ends]) if len(ends) == len(wanted) else None
 
 
 def eta(runs: Sequence[Run | Brief], now: float) -> float | None:
@@ -72,9 +81,12 @@ def run(row: Run) -> dict[str, Any]:
     }
 
 
-def run_in_full(row: Run, log: str) -> dict[str, Any]:
-    """A run with metrics by epoch, specification and the end of its log."""
-    return run(row) | {"metrics": row.metrics, "spec": row.spec, "max_attempts": row.max_attempts, "log": log}
+def run_in_full(row: Run, log: str, wanting: Sequence[Experiment]) -> dict[str, Any]:
+    """A run with metrics by epoch, specification, the end of its log, the experiments that have it, and the worker of
+    its last attempt."""
+    having = [{"id": e.id, "name": e.name, "cancelled": e.cancelled_at is not None} for e in wanting]
+    return run(row) | {"metrics": row.metrics, "spec": row.spec, "max_attempts": row.max_attempts,
+                       "worked_seconds": row.worked_seconds, "worker": row.owner, "experiments": having, "log": log}
 
 
 def checkpoint(row: Checkpoint) -> dict[str, Any]:

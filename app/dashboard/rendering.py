@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from app.dashboard import texts
 from app.dashboard.assets import address
 from app.reports.tables import leaderboard_table, percent
 
@@ -24,6 +25,9 @@ environment = Environment(
 )
 environment.globals.update(asset=address, navigation=NAVIGATION)
 environment.filters.update(percent=percent, as_json=as_json)
+environment.globals.update(signs=texts.SIGNS, kinds=texts.KINDS, between=texts.between)
+environment.filters.update(duration=texts.duration, moment=texts.moment, run_name=texts.run_name,
+                           variant_name=texts.variant_name, setting_text=texts.setting_text)
 
 
 def render(template: str, **values: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.access import LOCAL, Actor
@@ -115,10 +115,18 @@ def _settle(session: Session, run_ids: Iterable[str]) -> None:
     session.execute(unfinished.values(**values).execution_options(synchronize_session=False))
 
 
+def shared_runs(session: Session, keys: Iterable[str]) -> dict[str, Run]:
+    """The runs that an experiment with runs of these keys would share now, by key."""
+    return {run.key: run for run in session.scalars(_shared(keys))}
+
+
+def _shared(share_keys: Iterable[str]) -> Select[Run]:
+    return select(Run).where(Run.share_key.in_(list(share_keys)), Run.state.in_(SHARED))
+
+
 def _shared_runs(session: Session, share_keys: Iterable[str]) -> dict[str, Run]:
     """Runs that others asked for, by key. Held until the commit: none may end without seeing what waits for it."""
-    found = select(Run).where(Run.share_key.in_(list(share_keys)), Run.state.in_(SHARED))
-    shared = {run.key: run for run in session.scalars(found.order_by(Run.id).with_for_update())}
+    shared = {run.key: run for run in session.scalars(_shared(share_keys).order_by(Run.id).with_for_update())}
     for run in shared.values():
         if run.state == "running" and run.cancel_requested_at is not None:
             run.cancel_requested_at = None  # wanted again
@@ -143,6 +151,12 @@ def get(session: Session, experiment_id: str) -> Experiment:
     if experiment is None:
         raise NotFound.of("experiment", experiment_id)
     return experiment
+
+
+def having(session: Session, run_id: str) -> list[Experiment]:
+    """The experiments that the run is part of, newest first."""
+    linked = select(Experiment).join(ExperimentRun, ExperimentRun.experiment_id == Experiment.id)
+    return list(session.scalars(linked.where(ExperimentRun.run_id == run_id).order_by(Experiment.id.desc())))
 
 
 def runs_of(session: Session, experiment_id: str) -> list[WantedRun]:

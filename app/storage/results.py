@@ -217,6 +217,14 @@ def figures_of_checkpoint(session: Session, checkpoint_id: str) -> list[Figure]:
     return sorted(found, key=lambda f: (f.created_at, f.run_id, parse_epsilon(f.eps)))
 
 
+def figures_of(session: Session, run_ids: Sequence[str]) -> dict[str, list[Figure]]:
+    """The figures of evaluations that have some, by run, from the smallest radius on."""
+    found: dict[str, list[Figure]] = {}
+    for figure in session.scalars(select(Figure).where(Figure.run_id.in_(run_ids))):
+        found.setdefault(figure.run_id, []).append(figure)
+    return {run_id: sorted(of_run, key=lambda f: parse_epsilon(f.eps)) for run_id, of_run in found.items()}
+
+
 def evaluations(session: Session, checkpoint: Checkpoint) -> list[Run]:
     """The evaluations of a checkpoint that have succeeded, oldest first."""
     done = select(Run).where(Run.depends_on == checkpoint.run_id, Run.kind == "evaluate", Run.state == "succeeded")

@@ -48,3 +48,9 @@ def submitters(session: Session, subjects: Sequence[str]) -> dict[str, str]:
         TrailEntry.subject.in_(subjects), TrailEntry.action == "submitted"
     )
     return {entry.subject: entry.actor for entry in session.execute(submitted)}
+
+
+def first(session: Session, subject: str, action: Action) -> str | None:
+    """Who did it first, or None where nobody did, or before there was a trail."""
+    done = select(TrailEntry.actor).where(TrailEntry.subject == subject, TrailEntry.action == action)
+    return session.scalar(done.order_by(TrailEntry.id).limit(1))

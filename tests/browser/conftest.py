@@ -78,6 +78,7 @@ class Watched:
 
     page: Page
     own: str
+    refused: tuple[int, ...] = ()  # statuses that the test expects
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,7 +88,8 @@ class Watched:
         self.page.on("response", self._response)
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        expected = any(f"status of {status} " in message.text for status in self.refused)
+        if message.type in ("error", "warning") and not expected:
             self.faults.append(f"{message.type}: {message.text}")
 
     def _request(self, request: Request) -> None:
@@ -96,7 +98,7 @@ class Watched:
             self.faults.append(f"asks another host: {request.url}")
 
     def _response(self, response: Response) -> None:
-        if response.status >= 400:
+        if response.status >= 400 and response.status not in self.refused:
             self.faults.append(f"{response.status}: {response.url}")
 
 
@@ -105,10 +107,12 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
     """`visit(url, scheme="dark", width=390)`: an open page, watched until the test ends."""
     watched: list[Watched] = []
 
-    def open_page(url: str, *, scheme: Any = "light", width: int = 1280, height: int = 900) -> Page:
+    def open_page(
+        url: str, *, scheme: Any = "light", width: int = 1280, height: int = 900, refused: tuple[int, ...] = ()
+    ) -> Page:
         context = chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
         page = context.new_page()
-        watched.append(Watched(page, urlsplit(url).netloc))
+        watched.append(Watched(page, urlsplit(url).netloc, refused))
         page.goto(url)
         return page
 

@@ -7,7 +7,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
 
-PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in"]
+PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in",
+         "/ui/experiments", "/ui/experiments/new"]  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

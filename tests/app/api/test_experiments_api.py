@@ -332,3 +332,26 @@ def test_an_experiment_is_deleted_with_its_files_and_the_disk_use_of_each_is_sho
     problem_of(api.delete(f"/experiments/{experiment}", params={"files": True}), 404)
     again = {"files": True, "restore": True}
     assert problem_of(api.delete(f"/experiments/{experiment}", params=again), 422)["errors"][0]["pointer"] == "/files"
+
+
+def test_an_experiment_says_when_it_ended_and_who_cancelled_it_and_a_run_who_has_it(
+    api: httpx.Client, queue: Queue
+) -> None:
+    first, second = (api.post("/experiments", json={**SMALL, "name": name}).json() for name in ("first", "second"))
+    assert (first["finished_at"], first["cancelled_by"]) == (None, None)
+    run = api.get(f"/runs/{first['runs'][0]['id']}").json()
+    assert [one["name"] for one in run["experiments"]] == ["second", "first"]
+    assert run["worker"] is None
+    queue.must_claim(owner="worker:7")
+    assert api.get(f"/runs/{run['id']}").json()["worker"] == "worker:7"
+    cancelled = api.post(f"/experiments/{first['id']}/cancel").json()
+    assert (cancelled["cancelled_by"], cancelled["finished_at"]) == ("local", None)
+    assert [one["cancelled"] for one in api.get(f"/runs/{run['id']}").json()["experiments"]] == [False, True]
+    assert api.get(f"/experiments/{second['id']}").json()["finished_at"] is None
+
+
+def test_an_experiment_of_runs_that_were_there_ended_when_it_began(api: httpx.Client, queue: Queue) -> None:
+    queue.submit()
+    queue.work_off()
+    shared = api.post("/experiments", json=SMALL).json()
+    assert shared["finished_at"] == shared["created_at"]
