@@ -12,6 +12,7 @@ from app.broker import Doorbell
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
+from app.storage.listed_runs import KnownRuns
 from app.storage.results import KnownFigures
 from app.sweeper import Sweeper
 
@@ -31,6 +32,7 @@ class Services:
     doorbell: Doorbell | None = None  # None: workers poll the database
     models: ModelCache = field(default_factory=ModelCache)
     figures: KnownFigures = field(default_factory=KnownFigures)
+    runs: KnownRuns = field(default_factory=KnownRuns)
     answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
 

@@ -1,9 +1,9 @@
 """`/experiments`: submit, list, look at, cancel, archive, delete."""
 
-import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
@@ -16,7 +16,7 @@ from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState, RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import artifacts, datasets, deletion, experiments, results, runs, trail, weights
+from app.storage import artifacts, datasets, deletion, experiments, results, runs, tallies, trail, weights
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
@@ -108,22 +108,25 @@ def _store(
 
 @router.get("", response_model=Page, summary="Newest first")
 def list_(
+    request: Request,
     services: ServicesOf,
     dataset: str | None = None,
     state: ExperimentState | None = None,
     archived: bool = False,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> Response:
     """One page of experiments without their runs."""
-    with services.database.reading() as session:
-        rows, following = experiments.page(
-            session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
-        )
-        ids = [row.id for row in rows]
-        wanted, by = experiments.runs_of_many(session, ids, in_full=False), trail.submitters(session, ids)
-        items = [views.summary(row, wanted[row.id], time.time(), by.get(row.id)) for row in rows]
-    return {"items": items, "next": following}
+    def make() -> Response:
+        with services.database.reading() as session:
+            rows, following = experiments.page(
+                session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
+            )
+            found = tallies.of_experiments(session, [row.id for row in rows])
+        items = [views.summary(row, found[row.id], row.submitted_by) for row in rows]
+        return JSONResponse({"items": items, "next": following})
+
+    return services.answers.of(request, services.database, make)
 
 
 @router.get("/{experiment_id}", summary="One experiment with its runs")
@@ -133,7 +136,7 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
         row = experiments.get(session, experiment_id)
         by = trail.submitters(session, [row.id]).get(row.id)
         wanted = experiments.runs_of(session, experiment_id)
-        shown = views.experiment(row, wanted, time.time(), by)
+        shown = views.experiment(row, wanted, by)
     return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 

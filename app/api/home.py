@@ -1,7 +1,5 @@
 """`/`: where a browser lands."""
 
-import time
-
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
@@ -9,7 +7,7 @@ from app.api import views
 from app.api.catalogues import list_datasets
 from app.api.dependencies import ServicesOf
 from app.dashboard.pages import home_page
-from app.storage import experiments, trail
+from app.storage import experiments, tallies
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,7 +17,6 @@ def home(services: ServicesOf) -> str:
     """Data sets with their leaderboards, the latest experiments."""
     with services.database.reading() as session:
         rows, _ = experiments.page(session, after=None, limit=20)
-        ids = [row.id for row in rows]
-        wanted, by = experiments.runs_of_many(session, ids, in_full=False), trail.submitters(session, ids)
-        shown = [views.summary(row, wanted[row.id], time.time(), by.get(row.id)) for row in rows]
+        found = tallies.of_experiments(session, [row.id for row in rows])
+        shown = [views.summary(row, found[row.id], row.submitted_by) for row in rows]
     return home_page(list_datasets(services)["items"], shown)
