@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.storage.engine import Database
 from app.storage.listed_runs import KnownRuns
 from app.storage.results import KnownFigures
+from app.storage.tallies import KnownTallies
 from app.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Services:
     models: ModelCache = field(default_factory=ModelCache)
     figures: KnownFigures = field(default_factory=KnownFigures)
     runs: KnownRuns = field(default_factory=KnownRuns)
+    tallies: KnownTallies = field(default_factory=KnownTallies)
     answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
 

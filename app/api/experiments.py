@@ -16,7 +16,7 @@ from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.lifecycle import ExperimentState, RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
-from app.storage import artifacts, datasets, deletion, experiments, results, runs, tallies, trail, weights
+from app.storage import artifacts, datasets, deletion, experiments, results, runs, trail, weights
 from app.storage.tables import Checkpoint, Run
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
@@ -122,7 +122,7 @@ def list_(
             rows, following = experiments.page(
                 session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
             )
-            found = tallies.of_experiments(session, [row.id for row in rows])
+            found = services.tallies.of_experiments(session, [row.id for row in rows])
         items = [views.summary(row, found[row.id], row.submitted_by) for row in rows]
         return JSONResponse({"items": items, "next": following})
 

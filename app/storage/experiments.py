@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.access import LOCAL, Actor
@@ -46,8 +46,8 @@ _SUBMITTED_BY = (
     select(TrailEntry.actor).where(TrailEntry.subject == Experiment.id, TrailEntry.action == "submitted").limit(1)
     .correlate(Experiment).scalar_subquery()
 )  # fmt: skip
-_LISTED = select(*(getattr(Experiment, f.name) for f in fields(ListedExperiment)[:-1]), _SUBMITTED_BY)
-_LISTED = _LISTED.order_by(Experiment.id.desc())
+_COLUMNS: list[Any] = [getattr(Experiment, f.name) for f in fields(ListedExperiment)[:-1]]
+_LISTED: Select[Any] = select(*_COLUMNS, _SUBMITTED_BY).order_by(Experiment.id.desc())
 
 def create(
     session: Session,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.domain.subject import shown_subject
@@ -43,7 +43,8 @@ class ListedRun:
     checkpoint: str | None
 
 
-_LISTED = select(*(getattr(Run, f.name) for f in fields(ListedRun)[:-2])).order_by(Run.id.desc())
+_COLUMNS: list[Any] = [getattr(Run, f.name) for f in fields(ListedRun)[:-2]]
+_LISTED: Select[Any] = select(*_COLUMNS).order_by(Run.id.desc())
 
 
 def shown_of(spec: Mapping[str, Any]) -> Subject:
@@ -63,21 +64,21 @@ class KnownRuns:
         self, session: Session, *, after: str | None, limit: int, experiment: str | None = None, **equal: Any
     ) -> tuple[list[ListedRun], str | None]:
         """Newest first: one page and the cursor of the next, or None."""
-        query: Any = _LISTED.limit(limit + 1)
+        chosen = select(Run.id).order_by(Run.id.desc()).limit(limit + 1)  # from an index alone; then a page of rows
         if experiment is not None:
-            query = query.join(ExperimentRun, ExperimentRun.run_id == Run.id)
-            query = query.where(ExperimentRun.experiment_id == experiment)
+            chosen = chosen.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+            chosen = chosen.where(ExperimentRun.experiment_id == experiment)
         for name, value in equal.items():
             if value is not None:
-                query = query.where(getattr(Run, name) == value)
+                chosen = chosen.where(getattr(Run, name) == value)
         if after is not None:
-            query = query.where(Run.id < after)
-        found = session.execute(query).all()
+            chosen = chosen.where(Run.id < after)
+        found: Sequence[Any] = session.execute(_LISTED.where(Run.id.in_(chosen))).all()
         listed = found[:limit]
         subjects = self._subjects_of(session, [row.id for row in listed])
         checkpoints = self._checkpoints_of(session, listed)
         rows = [
-            ListedRun(*row, subjects[row.id], checkpoints.get(row.id)) for row in listed
+            ListedRun(*row, subject=subjects[row.id], checkpoint=checkpoints.get(row.id)) for row in listed
             if row.id in subjects  # else it was deleted between two of these queries
         ]
         return rows, (listed[-1].id if len(found) > limit else None)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.domain.outlook import TOO_EARLY, Tally
 from app.storage.tables import ExperimentRun, Run
 
+MOST_KNOWN = 10_000
 _TOOK = Run.finished_at - Run.started_at  # null where either is
 _LEFT = (Run.progress_at - Run.started_at) * (1 - Run.progress) / func.nullif(Run.progress, 0.0)
 _MOVED = Run.progress > TOO_EARLY
@@ -23,11 +24,23 @@ _COUNTED = (
 )  # fmt: skip
 
 
-def of_experiments(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[Tally]]:
-    """Experiment -> its tallies, in one query; `app.domain.outlook.tallies_of` counts the same."""
-    found: dict[str, list[Tally]] = {experiment_id: [] for experiment_id in experiment_ids}
-    for of, kind, state, count, progress, took, timed, left, foreseen in session.execute(
-        _COUNTED, {"ids": experiment_ids}
-    ):
-        found[of].append(Tally(kind, state, count, progress, took or 0.0, timed, left or 0.0, foreseen))
-    return found
+class KnownTallies:
+    """One a process. Those of an experiment of which all runs have succeeded are read once: they are final, as are its
+    runs, which are chosen when it is made."""
+
+    def __init__(self) -> None:
+        self._final: dict[str, list[Tally]] = {}
+
+    def of_experiments(self, session: Session, experiment_ids: Sequence[str]) -> dict[str, list[Tally]]:
+        """Experiment -> its tallies, in at most one query; `app.domain.outlook.tallies_of` counts the same."""
+        known = self._final
+        unsure = [experiment_id for experiment_id in experiment_ids if experiment_id not in known]
+        found = {experiment_id: known.get(experiment_id, []) for experiment_id in experiment_ids}
+        for row in session.execute(_COUNTED, {"ids": unsure}) if unsure else ():
+            of, kind, state, count, progress, took, timed, left, foreseen = row
+            found[of].append(Tally(kind, state, count, progress, took or 0.0, timed, left or 0.0, foreseen))
+        final = {of: found[of] for of in unsure if {t.state for t in found[of]} == {"succeeded"}}
+        if final:
+            kept = known if len(known) + len(final) <= MOST_KNOWN else {}
+            self._final = {**kept, **final}
+        return found
