@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from app.domain.plan import expand
 from app.domain.protocol import Protocol
 from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments, results, runs
+from app.storage import datasets, deletion, experiments, results, runs
 from app.storage.engine import Database
 from app.storage.identifiers import new_id
 from app.storage.runs import Fence
@@ -26,7 +26,7 @@ EXPERIMENTS, SEEDS, IMAGES = 200, 5, 50  # 2,000 runs, 100,000 image rows
 EPS = ["8/255", "32/255"]
 REPORTS_A_SECOND = 20
 EPOCH_EVERY = 5  # reports of a run
-ENDS_EVERY = 40  # reports: then an experiment of 10 runs is submitted and worked off
+ENDS_EVERY = 40  # reports: then an experiment of 10 runs is submitted and worked off, and the oldest deleted
 LEASE_SECONDS = 86_400.0
 
 
@@ -119,7 +119,7 @@ def begin(database: Database, data_dir: Path, count: int) -> list[str]:
 
 
 class Worker:
-    """Reports on the runs in hand, as many jobs would, each once a second; now and then a whole experiment ends."""
+    """Reports on the runs in hand, as many jobs would, each once a second; now and then a whole experiment ends, and another is deleted."""
 
     def __init__(self, database: Database, data_dir: Path, live: Sequence[str]) -> None:
         self._database, self._data_dir = database, data_dir
@@ -151,8 +151,14 @@ class Worker:
         with self._database.writing() as session:
             runs.report(session, self._fences[which], **told)
         if self._reports % ENDS_EVERY == 0:
-            with self._database.writing() as session:
-                add_experiment(session, self._data_dir, self._number + self._reports // ENDS_EVERY)
+            self._end_one(self._number + self._reports // ENDS_EVERY)
+
+    def _end_one(self, number: int) -> None:
+        """The lab stays as large as it is: the oldest goes."""
+        with self._database.writing() as session:
+            add_experiment(session, self._data_dir, number)
+            oldest = session.scalar(select(Experiment.id).order_by(Experiment.id).limit(1))
+            deletion.delete(session, str(oldest))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class KnownRuns:
         subjects = self._subjects_of(session, [row.id for row in listed])
         checkpoints = self._checkpoints_of(session, listed)
         rows = [
-            ListedRun(*row, subject=subjects[row.id], checkpoint=checkpoints.get(row.id)) for row in listed
+            ListedRun(*(*row, subjects[row.id], checkpoints.get(row.id))) for row in listed
             if row.id in subjects  # else it was deleted between two of these queries
         ]
         return rows, (listed[-1].id if len(found) > limit else None)

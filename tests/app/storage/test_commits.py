@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from app.storage import commits
 from app.storage.engine import Database
 from app.storage.identifiers import new_id
 from app.storage.tables import TrailEntry
@@ -85,3 +86,13 @@ def test_it_asks_again_on_a_new_connection_where_the_old_one_was_cut_and_trusts_
     assert database.commits.latest() == after
     database.commits.close()
     assert database.commits.latest() not in (before, after)
+
+
+def test_who_waits_too_long_for_others_knows_nothing_and_is_told_no_lie(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "WAIT_SECONDS", 0.0)
+    before = database.commits.latest()
+    with database.commits._lock:
+        assert database.commits.latest() not in (before, database.commits.latest())
+    assert database.commits.latest() == before
