@@ -119,7 +119,7 @@ def begin(database: Database, data_dir: Path, count: int) -> list[str]:
 
 
 class Worker:
-    """Reports on the runs in hand, as many jobs would, each once a second; now and then a whole experiment ends, and another is deleted."""
+    """Reports on the runs in hand, each once a second; now and then an experiment ends, and another is deleted."""
 
     def __init__(self, database: Database, data_dir: Path, live: Sequence[str]) -> None:
         self._database, self._data_dir = database, data_dir
