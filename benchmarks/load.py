@@ -1,114 +1,54 @@
-"""A busy lab: 100,000 image rows, 2,000 runs, 200 experiments, then 200 requests a second over 50 connections.
+"""A busy lab: 100,000 image rows, 2,000 runs, 200 experiments; 200 requests a second over 50 connections for boards and
+lists, and 200 open event streams, while a worker writes.
 
-    python benchmarks/load.py [--database-url postgresql://...] [--seconds 20] [--rate 200]
+    python -m benchmarks.load [--postgres | --database-url postgresql://...] [--seconds 20] [--repeat 3]
+    python -m benchmarks.load --seconds 600 --markdown FILE
 
-Starts `spikeproof serve --api-only` on a data folder of its own (SQLite unless a URL of an empty database is given)
-while a writer reports progress and finishes an evaluation now and then. Says for each call the CPU time that the
-service spends on it when it is asked alone, then p50, p95 and p99 under load, errors, and growth of the resident
-set. On a machine that has other work, only the CPU times mean something.
+Starts `spikeproof serve --api-only` on a data folder of its own, with SQLite, a PostgreSQL server of its own from the
+binaries of the machine, or an empty database that is named. Who asks and who writes are processes of their own. Says
+for each call the CPU time of the service when it is asked alone; then, under load, p50, p95 and p99 from the moment
+when a request was due, CPU time a request with all else that the service does, what the streams received beside what
+they should have, and the resident memory of the first and the last minute. On a machine that has other work, only the
+CPU times mean something.
 """
 
 import argparse
-import asyncio
+import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import httpx
+from sqlalchemy import select, text
 
-from app.domain.plan import expand
-from app.domain.protocol import Protocol
-from app.domain.spec import ExperimentSpec
-from app.storage import datasets, experiments, migrate, results, runs
+from app.settings import Settings
+from app.storage import events, experiments, migrate
 from app.storage.engine import Database
-from app.storage.identifiers import new_id
-from app.storage.runs import Fence
-from app.storage.tables import Checkpoint, Figure, Run
+from app.storage.tables import Event
+from benchmarks.load_clients import calls
+from benchmarks.load_lab import REPORTS_A_SECOND, begin, fill
 
-EXPERIMENTS, SEEDS, IMAGES = 200, 5, 50
-EPS = ["8/255", "32/255"]
-CALLS = {
-    "leaderboard": "/leaderboard?dataset=digits", "leaderboard, other eps": "/leaderboard?dataset=digits&eps=8/255",
-    "experiments": "/experiments", "runs": "/runs", "runs, filtered": "/runs?state=succeeded&kind=evaluate&limit=100",
-}  # fmt: skip
+LIVE, AHEAD_SECONDS = 20, 5.0
 CPU_TICK = os.sysconf("SC_CLK_TCK")
-
-
-def fill(database: Database, data_dir: Path) -> None:
-    """As the API and the workers would have, a transaction an experiment."""
-    began = time.monotonic()
-    for number in range(EXPERIMENTS):
-        with database.writing() as session:
-            add_experiment(session, data_dir, number)
-    print(f"{EXPERIMENTS} experiments of {2 * SEEDS} runs, {EXPERIMENTS * SEEDS * len(EPS) * IMAGES} image rows: "
-          f"{time.monotonic() - began:.0f} s", flush=True)
-
-
-def add_experiment(session: Any, data_dir: Path, number: int) -> None:
-    body = {
-        "dataset": "digits", "variants": ["default"], "seeds": list(range(SEEDS)), "name": f"experiment {number}",
-        "training": {"epochs": 1 + number}, "evaluation": {"images": IMAGES, "eps": EPS, "attacks": [{"name": "pgd"}]},
-    }  # fmt: skip
-    spec = ExperimentSpec.model_validate(body)
-    planned = expand(spec, datasets.find("digits", data_dir))
-    experiment = experiments.create(session, spec, planned, idempotency_key=None, max_attempts=5)
-    for wanted in experiments.runs_of(session, experiment.id):
-        finish(session, wanted.run)
-
-
-def finish(session: Any, run: Run) -> None:
-    """Works on a run as its job would, without computing anything."""
-    runs.claim(session, "filler:1", 60.0, run.id)
-    fence = Fence(run.id, "filler:1", 1)
-    metrics = measure(session, run, fence) if run.kind == "evaluate" else publish(session, run, fence)
-    runs.succeed(session, fence, metrics)
-
-
-def publish(session: Any, run: Run, fence: Fence) -> dict[str, Any]:
-    row = Checkpoint(
-        id=new_id("ckpt"), run_id=run.id, epoch=5, final=True, parent_id=None, dataset="digits",
-        architecture=run.spec["architecture"], variant=run.spec["variant"], seed=run.spec["seed"], sha256="0" * 64,
-        size=1, path=f"runs/{run.id}/attempt-1/model.safetensors", metrics={"parameters": 270_000},
-        spec={"model": {"image_shape": [1, 8, 8]}, "classes": list("0123456789"), "epochs": "<5>"},
-    )
-    results.add_checkpoint(session, fence, row)
-    epochs = [{"epoch": n, "train_loss": 1 / (1 + n), "validation_accuracy": 0.9, "seconds": 1.0} for n in range(20)]
-    return {"epochs": epochs, "checkpoint": row.id}
-
-
-def measure(session: Any, run: Run, fence: Fence) -> dict[str, Any]:
-    protocol = Protocol.from_dict(run.spec["protocol"])
-    assert run.depends_on is not None
-    checkpoint = results.checkpoint_of_run(session, run.depends_on)
-    image = {"attack": "pgd", "correct_share": 0.5, "success": True, "norm": 0.03, "queries": 1, "gradients": 20}
-    rows = [{"eps": str(eps), "image_id": n, **image} for eps in protocol.eps for n in range(IMAGES)]
-    results.add_block(session, fence, 0, f"runs/{run.id}/blocks/0000-1.npz", rows)
-    common = {
-        "clean_accuracy": 0.9, "robust_accuracy": 0.1 + run.spec["subject"]["seed"] / 50, "attacks": {"pgd": 0.1},
-        "verdict": "ok", "reasons": [], "details": {"test_images": 359}, "draws": 1, "parameters": 270_000,
-    }  # fmt: skip
-    results.add_figures(session, fence, [
-        Figure(**run.spec["subject"], run_id=run.id, eps=str(eps), checkpoint_id=checkpoint.id, norm=protocol.norm,
-               suite=protocol.suite, images=protocol.images, protocol_id=protocol.identity(eps),
-               protocol=protocol.describe(eps), **common)
-        for eps in protocol.eps
-    ])  # fmt: skip
-    return {"checkpoint": checkpoint.id, "clean": {"accuracy": 0.9}}
+PACKAGES = ("fastapi", "starlette", "uvicorn", "httptools", "uvloop", "sqlalchemy", "psycopg")
 
 
 @contextmanager
 def service(data_dir: Path, url: str) -> Iterator[tuple[str, int]]:
-    """Where it answers, and the process id of the API."""
-    environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(data_dir), "SPIKEPROOF_DATABASE_URL": url}
+    """Where it answers, and the process id of the API. One address asks more than a client usually may."""
+    environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(data_dir), "SPIKEPROOF_DATABASE_URL": url,
+                   "SPIKEPROOF_RATE_LIMIT": "0"}  # fmt: skip
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--api-only"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
@@ -130,100 +70,185 @@ def resident_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def alone(address: str, pid: int, count: int = 40) -> None:
-    """CPU time a call, without a writer."""
+def alone(address: str, pid: int, database: Database, count: int = 100) -> list[str]:
+    """CPU time a call: given again, and made anew because somebody wrote something."""
+    lines = ["| call | given again, ms CPU | after a commit, ms CPU | KiB |", "|---|---|---|---|"]
     with httpx.Client(base_url=address, timeout=60) as client:
-        for name, path in CALLS.items():
-            length = len(client.get(path).content)
-            before, began = cpu_seconds(pid), time.monotonic()
-            for _ in range(count):
-                assert client.get(path).status_code == 200
-            spent, took = cpu_seconds(pid) - before, time.monotonic() - began
-            times = f"{1000 * spent / count:7.1f} ms CPU  {1000 * took / count:7.1f} ms"
-            print(f"{name:24} {times}  {length / 1024:7.0f} KiB", flush=True)
+        for name, paths in calls(address).items():
+            length = len(client.get(paths[0]).content)
+            spent = {}
+            for write in (False, True):
+                before = cpu_seconds(pid)
+                for number in range(count):
+                    if write:
+                        commit(database)
+                    assert client.get(paths[number % len(paths)] if write else paths[0]).status_code == 200
+                spent[write] = 1000 * (cpu_seconds(pid) - before) / count
+            lines.append(f"| {name} | {spent[False]:.2f} | {spent[True]:.2f} | {length / 1024:.0f} |")
+    return lines
 
 
-Found = dict[str, list[float]]
+def commit(database: Database) -> None:
+    """Something that no list shows."""
+    with database.writing() as session:
+        session.execute(text("UPDATE workers SET seen_at = 0 WHERE id = 'nobody'"))
+        events.note(session, "nothing")
 
 
-async def load(address: str, seconds: float, rate: float, connections: int) -> tuple[Found, "Counter[str]"]:
-    """Open loop: a request is due whether or not those before it were answered; its wait counts."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    found: Found = {name: [] for name in CALLS}
-    errors: Counter[str] = Counter()
+@dataclass
+class Found:
+    """What came of one load."""
 
-    async def ask(client: httpx.AsyncClient, name: str, due: float) -> None:
-        try:
-            answer = await client.get(CALLS[name])
-            errors[str(answer.status_code)] += answer.status_code != 200
-        except httpx.HTTPError as error:
-            errors[type(error).__name__] += 1
-        found[name].append(time.monotonic() - due)
+    clients: dict[str, Any]
+    cpu: float  # seconds of the service
+    took: float
+    resident: list[float]  # MiB, once a second
+    average: float  # load average at its end
 
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
-        began, tasks = time.monotonic(), []
-        for number in range(int(seconds * rate)):
-            due = began + number / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            tasks.append(asyncio.create_task(ask(client, [*CALLS][number % len(CALLS)], due)))
-        await asyncio.gather(*tasks)
-    return found, errors
+    @property
+    def all_times(self) -> list[float]:
+        return [t for times in self.clients["times"].values() for t in times]
+
+    def p95(self) -> float:
+        return 1000 * quantiles(self.all_times, n=100)[94]
+
+
+def load(address: str, pid: int, database: Database, data_dir: Path, given: argparse.Namespace) -> Found:
+    """Clients, then a worker that goes on for a little longer than they ask; then all experiments end."""
+    live = begin(database, data_dir, LIVE)
+    wanted = {"experiments": live, "ahead": AHEAD_SECONDS,
+              **{name: getattr(given, name) for name in ("streams", "seconds", "rate", "connections")}}  # fmt: skip
+    module = [sys.executable, "-m"]
+    asking = subprocess.Popen(
+        [*module, "benchmarks.load_clients", address, json.dumps(wanted)], stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(AHEAD_SECONDS / 2)
+    seconds = str(given.seconds + AHEAD_SECONDS)
+    writing = subprocess.Popen([*module, "benchmarks.load_lab", database.url, str(data_dir), seconds, *live])
+    time.sleep(AHEAD_SECONDS / 2)
+    resident: list[float] = []
+    watched = threading.Event()
+    watching = threading.Thread(target=watch, args=(pid, resident, watched))
+    spent, began = cpu_seconds(pid), time.monotonic()
+    watching.start()
+    said, _ = asking.communicate()
+    cpu, took = cpu_seconds(pid) - spent, time.monotonic() - began
+    watched.set()
+    watching.join()
+    if asking.returncode or writing.wait():
+        raise SystemExit("a client or the worker failed; see above")
+    return Found(json.loads(said), cpu, took, resident, os.getloadavg()[0])
+
+
+def watch(pid: int, resident: list[float], stop: threading.Event) -> None:
+    while not stop.wait(1.0):
+        resident.append(resident_mib(pid))
+
+
+def report(found: Found, database: Database) -> list[str]:
+    """Markdown, a table and some lines."""
+    lines = ["| call | p50 ms | p95 ms | p99 ms |", "|---|---|---|---|"]
+    for name, times in {**found.clients["times"], "all": found.all_times}.items():
+        cuts = quantiles(times, n=100)
+        lines.append(f"| {name} | {1000 * cuts[49]:.1f} | {1000 * cuts[94]:.1f} | {1000 * cuts[98]:.1f} |")
+    count, errors = len(found.all_times), found.clients["errors"]
+    minute = min(60, max(1, len(found.resident) // 2))
+    first, last = median(found.resident[:minute]), median(found.resident[-minute:])
+    kinds = [sum(one["kinds"].get(kind, 0) for one in found.clients["streams"]) for kind in ("progress", "end")]
+    return [
+        *lines, "",
+        f"{count} requests in {found.took:.0f} s, errors: {errors or 'none'}; {1000 * found.cpu / count:.2f} ms CPU a "
+        f"request with streams and all, {found.cpu / found.took:.2f} cores; load average {found.average:.1f}. "
+        f"{streams(found.clients['streams'], database)}, {kinds[0]} reports of progress, {kinds[1]} ends. Resident: "
+        f"{first:.1f} MiB in the first {minute} s, {last:.1f} MiB in the last ({last - first:+.1f}), "
+        f"{max(found.resident):.1f} at most.",
+    ]  # fmt: skip
+
+
+def streams(followed: Sequence[dict[str, Any]], database: Database) -> str:
+    """How many streams received each event of their experiment after their first, once, in order, and the end."""
+    whole, received = 0, 0
+    for one in followed:
+        with database.reading() as session:
+            ours = [w.run.id for w in experiments.runs_of(session, one["experiment"])]
+            after = select(Event.id).where(Event.run_id.in_(ours), Event.id > one["since"]).order_by(Event.id)
+            wanted = list(session.scalars(after))
+        whole += one["numbers"] == wanted and one["kinds"].get("end") == 1
+        received += len(one["numbers"])
+    return f"{whole} of {len(followed)} event streams received all that was theirs: {received} numbered events"
+
+
+def machine(database: Database) -> str:
+    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())  # fmt: skip
+    with database.reading() as session:
+        of_database = session.scalar(text("SELECT sqlite_version()" if database.is_sqlite else "SHOW server_version"))
+    of_packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (f"{os.cpu_count()} cores, {cpu}; Python {platform.python_version()}, "
+            f"{'SQLite' if database.is_sqlite else 'PostgreSQL'} {of_database}; {of_packages}.")
 
 
 @contextmanager
-def writer(database: Database, data_dir: Path) -> Iterator[None]:
-    """Twenty reports of progress a second, and every two seconds an experiment that ends."""
-    stop = threading.Event()
+def a_database(given: argparse.Namespace, data_dir: Path) -> Iterator[str]:
+    """The setting; empty: SQLite."""
+    if not given.postgres:
+        yield given.database_url
+        return
+    from tests import postgres_server
 
-    def write() -> None:
-        number = 0
-        while not stop.wait(0.05):
-            number += 1
-            with database.writing() as session:
-                if number % 40 == 0:
-                    add_experiment(session, data_dir, EXPERIMENTS + number // 40)
-                else:
-                    experiments.archive(session, experiments.page(session, after=None, limit=1)[0][0].id, restore=True)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def report(found: Found, errors: "Counter[str]") -> None:
-    for name, times in {**found, "all": [t for ts in found.values() for t in ts]}.items():
-        cuts = quantiles(times, n=100)
-        print(f"{name:24} p50 {1000 * cuts[49]:7.1f}  p95 {1000 * cuts[94]:7.1f}  p99 {1000 * cuts[98]:7.1f} ms")
-    print(f"{sum(map(len, found.values()))} requests, {errors.total()} errors {dict(+errors)}", flush=True)
+    postgres_server.OPTIONS = ("listen_addresses=",)  # else as it comes, with fsync
+    with postgres_server.find_or_start(None) as server:
+        yield server.create_database()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server of its own")
     parser.add_argument("--database-url", default="", help="of an empty database")
+    parser.add_argument("--data-dir", type=Path, help="to keep it; one that was filled before is used again")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--repeat", type=int, default=1, help="loads one after the other, on the same service")
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
     parser.add_argument("--connections", type=int, default=50)
+    parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("--markdown", type=Path, help="also add what is printed to this file")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        data_dir = Path(folder)
-        url = given.database_url.replace("postgresql://", "postgresql+psycopg://")
-        database = Database(url or f"sqlite:///{data_dir / 'spikeproof.db'}")
+    with ExitStack() as stack:
+        data_dir = given.data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        data_dir.mkdir(parents=True, exist_ok=True)
+        url = stack.enter_context(a_database(given, data_dir))
+        database = Database(Settings(data_dir=data_dir, database_url=url).resolved_database_url)
+        stack.callback(database.close)
         migrate.upgrade(database)
         fill(database, data_dir)
-        with service(data_dir, given.database_url) as (address, pid):
-            alone(address, pid)
-            before, spent, began = resident_mib(pid), cpu_seconds(pid), time.monotonic()
-            with writer(database, data_dir):
-                found, errors = asyncio.run(load(address, given.seconds, given.rate, given.connections))
-            report(found, errors)
-            took = time.monotonic() - began
-            print(f"{(cpu_seconds(pid) - spent) / took:.2f} cores for {took:.0f} s; "
-                  f"resident {before:.0f} -> {resident_mib(pid):.0f} MiB; load average {os.getloadavg()[0]:.1f}")
-        database.close()
+        if not database.is_sqlite:
+            with database.engine.begin() as connection:
+                connection.execute(text("ANALYZE"))  # as its own service would, in time
+        tell = Teller(given.markdown)
+        tell(f"## {'SQLite' if database.is_sqlite else 'PostgreSQL'}", "", machine(database), "")
+        address, pid = stack.enter_context(service(data_dir, url))
+        tell(*alone(address, pid, database), "")
+        tell(f"{given.rate:.0f} requests a second over {given.connections} connections, {given.streams} event streams,"
+             f" a worker with {LIVE} runs in hand and {REPORTS_A_SECOND} reports a second:", "")  # fmt: skip
+        p95s = []
+        for _ in range(given.repeat):
+            found = load(address, pid, database, data_dir, given)
+            p95s.append(found.p95())
+            tell(*report(found, database), "")
+        tell(f"p95 of all calls over {len(p95s)} loads: best {min(p95s):.1f} ms, median {median(p95s):.1f} ms.", "")
+
+
+class Teller:
+    """Prints, and writes the same to a file where one is named."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def __call__(self, *lines: str) -> None:
+        print(*lines, sep="\n", flush=True)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ def make_settings(**given: Any) -> Settings:
 def serving(settings: Settings) -> Iterator[httpx.Client]:
     """The application served by uvicorn on a free port, in a thread."""
     from app.api.application import create_application  # only once a test needs a service
+    from app.api.server import HeadLimit
     from app.logs import configure
 
     configure()
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     server = uvicorn.Server(
-        uvicorn.Config(create_application(settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            create_application(settings), log_level="critical", lifespan="on", timeout_graceful_shutdown=2,
+            http=HeadLimit,
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="service")
     thread.start()

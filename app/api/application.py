@@ -1,10 +1,10 @@
 """The application; `app.api.server` serves it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +30,7 @@ from app.api import (
     uploads,
 )
 from app.api.dependencies import Services
+from app.api.every_answer import EveryAnswer
 from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
@@ -82,7 +83,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
-    app.middleware("http")(_finish)
+    app.add_middleware(EveryAnswer)
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
@@ -94,17 +95,6 @@ def create_application(config: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))
     return app
-
-
-async def _finish(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """What holds for every answer."""
-    response = await call_next(request)
-    if response.status_code == 413 and response.headers.get("content-type") != errors.MEDIA_TYPE:
-        response = errors.problem(request, 413, "the body is larger than this service takes")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")  # no page of another site shows it
-    response.headers.setdefault("Cache-Control", "private")  # it was for whoever had the key
-    return response
 
 
 class _BodyLimit:

@@ -34,10 +34,12 @@ def measured_of(services: Services, dataset: str, norm: Norm, **filters: Any) ->
 
 
 def kept(services: Services, request: Request, dataset: str, wanted: str, make: Callable[[], Response]) -> Response:
-    """The answer to this very request in the format that is wanted."""
-    with services.database.reading() as session:
-        version = results.figures_version(session, dataset)
-    return services.answers.get((request.url.path, request.url.query, wanted), version, make)
+    """The answer to this very request in the format that is wanted, made of the data set's figures alone."""
+    def figures() -> tuple[int, float]:
+        with services.database.reading() as session:
+            return results.figures_version(session, dataset)
+
+    return services.answers.of(request, services.database, make, wanted=wanted, figures=figures)
 
 
 def per_image_of(services: Services) -> PerImage:

@@ -13,7 +13,9 @@ from app.inference.batcher import Batcher
 from app.inference.loader import ModelCache
 from app.settings import Settings
 from app.storage.engine import Database
+from app.storage.listed_runs import KnownRuns
 from app.storage.results import KnownFigures
+from app.storage.tallies import KnownTallies
 from app.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Services:
     batcher: Batcher
     doorbell: Doorbell | None = None  # None: workers poll the database
     figures: KnownFigures = field(default_factory=KnownFigures)
+    runs: KnownRuns = field(default_factory=KnownRuns)
+    tallies: KnownTallies = field(default_factory=KnownTallies)
     answers: Answers = field(default_factory=Answers)
     imports: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))  # a file at a time: they are large
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(DECODERS))

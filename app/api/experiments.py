@@ -1,9 +1,9 @@
 """`/experiments`: submit, list, look at, cancel, archive, delete."""
 
-import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.api import planning, views
 from app.api.dependencies import Services, ServicesOf
@@ -60,22 +60,27 @@ def plan(spec: Annotated[ExperimentSpec, Body()], services: ServicesOf) -> dict[
 
 @router.get("", response_model=Page, summary="Newest first")
 def list_(
+    request: Request,
     services: ServicesOf,
     dataset: str | None = None,
     state: ExperimentState | None = None,
     archived: bool = False,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> Response:
     """One page of experiments without their runs."""
+    filters: dict[str, Any] = {"dataset": dataset, "state": state, "archived": archived}
+    return services.answers.of(
+        request, services.database, lambda: JSONResponse(listed(services, limit=limit, after=cursor, **filters))
+    )
+
+
+def listed(services: Services, **wanted: Any) -> dict[str, Any]:
+    """A page of experiments; `wanted` as of `app.storage.experiments.page`."""
     with services.database.reading() as session:
-        rows, following = experiments.page(
-            session, after=cursor, limit=limit, dataset=dataset, state=state, archived=archived
-        )
-        ids = [row.id for row in rows]
-        wanted, by = experiments.runs_of_many(session, ids, in_full=False), trail.submitters(session, ids)
-        items = [views.summary(row, wanted[row.id], time.time(), by.get(row.id)) for row in rows]
-    return {"items": items, "next": following}
+        rows, following = experiments.page(session, **wanted)
+        found = services.tallies.of_experiments(session, [row.id for row in rows])
+    return {"items": [views.summary(row, found[row.id], row.submitted_by) for row in rows], "next": following}
 
 
 @router.get("/{experiment_id}", summary="One experiment with its runs")
@@ -85,7 +90,7 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
         row = experiments.get(session, experiment_id)
         by, cancelled_by = (trail.first(session, row.id, action) for action in ("submitted", "cancelled"))
         wanted = experiments.runs_of(session, experiment_id)
-        shown = views.experiment(row, wanted, time.time(), by, cancelled_by)
+        shown = views.experiment(row, wanted, by, cancelled_by)
     return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 

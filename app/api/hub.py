@@ -19,9 +19,9 @@ from fastapi.sse import format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.api import views
 from app.domain.errors import ServiceUnavailable
 from app.domain.lifecycle import TERMINAL, experiment_state
+from app.domain.outlook import eta, progress, tallies_of
 from app.logs import get_logger
 from app.storage import events, experiments
 from app.storage import watching as seen
@@ -128,10 +128,8 @@ class Channel:
 
     def news(self) -> list[Message]:
         """Its state, progress and time left, where they differ from what was told last."""
-        found = list(self.runs.values())
-        done = [1.0 if r.state in TERMINAL else r.progress for r in found]
-        now = {"id": self.id, "state": self._state, "progress": sum(done) / max(len(done), 1),
-               "eta_seconds": views.eta(found, time.time())}  # fmt: skip
+        found = tallies_of(self.runs.values())
+        now = {"id": self.id, "state": self._state, "progress": progress(found), "eta_seconds": eta(found)}
         same, self.told = now == self.told, now
         return [] if same else [message("experiment", now)]
 

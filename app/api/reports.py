@@ -41,7 +41,7 @@ def report(experiment_id: str, services: ServicesOf) -> HTMLResponse:
         row = experiments.get(session, experiment_id)
         wanted = experiments.runs_of(session, experiment_id)
         by = trail.submitters(session, [row.id]).get(row.id)
-        shown = views.experiment(row, wanted, time.time(), by)
+        shown = views.experiment(row, wanted, by)
         own = [w.run for w in wanted]
         boards = _boards(services, session, row.dataset, [run.id for run in own if run.kind == "evaluate"])
         made = [run.metrics["checkpoint"] for run in own if run.metrics.get("checkpoint")]

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 
 from app.api import views
 from app.api.boards import Eps, radius_of
@@ -21,17 +21,23 @@ router = APIRouter(prefix="/runs", tags=["runs"])
 
 @router.get("", response_model=Page, summary="Newest first")
 def list_(
+    request: Request,
     services: ServicesOf,
     experiment: str | None = None,
     kind: RunKind | None = None,
     state: RunState | None = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> Response:
     """One page of runs."""
-    with services.database.reading() as session:
-        rows, following = runs.page(session, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state)
-        return {"items": [views.run(row) for row in rows], "next": following}
+    def make() -> Response:
+        with services.database.reading() as session:
+            rows, following = services.runs.page(
+                session, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state
+            )
+        return JSONResponse({"items": [views.run(row) for row in rows], "next": following})
+
+    return services.answers.of(request, services.database, make)
 
 
 @router.get("/{run_id}", summary="One run with metrics and log")

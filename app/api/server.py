@@ -9,6 +9,7 @@ import socket
 import sys
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.application import create_application
 from app.logs import configure
@@ -16,6 +17,30 @@ from app.processes import end_with_parent
 from app.settings import settings
 
 SHUTDOWN_SECONDS = 3
+LARGEST_HEAD = 64 * 1024  # bytes of a request's head that has no end yet; `app.api.limits` refuses less, once it has
+
+
+class HeadLimit(HttpToolsProtocol):
+    """Ends a connection whose head goes on and on: the parser would keep all of it."""
+
+    _bytes, _complete = 0, False
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn does."""
+        super().data_received(data)
+        self._bytes += 0 if self._complete else len(data)
+        if self._bytes > LARGEST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    def on_message_begin(self) -> None:
+        """The next head begins."""
+        self._bytes, self._complete = 0, False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """This one is here."""
+        self._bytes, self._complete = 0, True
+        super().on_headers_complete()
 
 
 class Server(uvicorn.Server):
@@ -35,7 +60,7 @@ def main() -> None:
     plain = uvicorn.config.LOGGING_CONFIG
     config = uvicorn.Config(
         create_application(), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on",
-        log_config=None if settings().log_json else plain,
+        log_config=None if settings().log_json else plain, http=HeadLimit,
     )
     Server(config).run(sockets=[listening])
 

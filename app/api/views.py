@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from app.domain.lifecycle import TERMINAL
-from app.domain.subject import shown_subject
+from app.domain.lifecycle import TERMINAL, experiment_state
+from app.domain.outlook import Tally, eta, progress, tallies_of
 from app.inference.snippet import snippet
-from app.storage import experiments
-from app.storage.experiments import WantedRun
+from app.storage.experiments import ListedExperiment, WantedRun
+from app.storage.listed_runs import ListedRun, shown_of
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
-from app.storage.watching import Brief
 
 
+@lru_cache(maxsize=20_000)  # a page has a hundred of these, and they are the same from look to look
 def utc(seconds: float | None) -> str | None:
     """Seconds since 1970 -> `2026-01-31T12:00:00.000Z`."""
     if seconds is None:
@@ -21,62 +22,46 @@ def utc(seconds: float | None) -> str | None:
 
 
 def experiment(
-    row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None, cancelled_by: str | None
+    row: Experiment, wanted: Sequence[WantedRun], by: str | None, cancelled_by: str | None = None
 ) -> dict[str, Any]:
     """An experiment with its runs; `cancelled_by`: who did it first, null where that is not known."""
     listed = [run(w.run) | {"reused": w.reused} for w in wanted]
-    return summary(row, wanted, now, by) | {"cancelled_by": cancelled_by, "spec": row.spec, "runs": listed}
+    shown = summary(row, tallies_of(w.run for w in wanted), by)
+    return shown | {"cancelled_by": cancelled_by, "spec": row.spec, "runs": listed}
 
 
-def summary(row: Experiment, wanted: Sequence[WantedRun], now: float, by: str | None) -> dict[str, Any]:
+def summary(row: Experiment | ListedExperiment, tallies: Sequence[Tally], by: str | None) -> dict[str, Any]:
     """An experiment in a list; `by`: who submitted it, null where that is not known."""
-    done = [1.0 if w.run.state in TERMINAL else w.run.progress for w in wanted]
+    states: list[Any] = [t.state for t in tallies]
     return {
         "id": row.id, "created_at": utc(row.created_at), "name": row.name, "dataset": row.dataset,
-        "state": experiments.state_of(row, wanted), "progress": sum(done) / len(done) if done else 1.0,
-        "eta_seconds": eta([w.run for w in wanted], now), "run_count": len(wanted),
-        "priority": row.priority, "time_limit_seconds": row.time_limit_seconds or None,
-        "cancelled_at": utc(row.cancelled_at), "archived_at": utc(row.archived_at), "submitted_by": by,
-        "finished_at": utc(_finished_at(row, wanted)),
+        "state": experiment_state(states, cancelled=row.cancelled_at is not None), "progress": progress(tallies),
+        "eta_seconds": eta(tallies), "run_count": sum(t.count for t in tallies), "priority": row.priority,
+        "time_limit_seconds": row.time_limit_seconds or None, "cancelled_at": utc(row.cancelled_at),
+        "archived_at": utc(row.archived_at), "submitted_by": by,
+        "finished_at": utc(_finished_at(row.created_at, tallies)),
     }
 
 
-def _finished_at(row: Experiment, wanted: Sequence[WantedRun]) -> float | None:
+def _finished_at(created_at: float, tallies: Sequence[Tally]) -> float | None:
     """When the last of its runs ended; what had ended before it was submitted, it did not wait for."""
-    ends = [w.run.finished_at or row.created_at for w in wanted if w.run.state in TERMINAL]
-    return max([row.created_at, *ends]) if len(ends) == len(wanted) else None
+    if not all(t.state in TERMINAL for t in tallies):
+        return None
+    return max([created_at, *(t.ended for t in tallies if t.ended is not None)])
 
 
-def eta(runs: Sequence[Run | Brief], now: float) -> float | None:
-    """Seconds of work left on one worker, by the mean time of the finished runs of each kind; null while unknown."""
-    spent: dict[str, list[float]] = {}
-    for r in runs:
-        if r.state == "succeeded" and r.started_at and r.finished_at:
-            spent.setdefault(r.kind, []).append(r.finished_at - r.started_at)
-    left = 0.0
-    for r in runs:
-        if r.state in TERMINAL:
-            continue
-        if r.kind in spent:
-            left += (1 - r.progress) * sum(spent[r.kind]) / len(spent[r.kind])
-        elif r.state == "running" and r.started_at and r.progress > 0.02:
-            left += (now - r.started_at) * (1 - r.progress) / r.progress
-        else:
-            return None
-    return round(left, 1)
-
-
-def run(row: Run) -> dict[str, Any]:
+def run(row: Run | ListedRun) -> dict[str, Any]:
     """A run in a list."""
-    spec = row.spec
-    subject = spec["subject"] if "subject" in spec else shown_subject(spec)
-    shown = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
+    subject, checkpoint = (
+        (row.subject, row.checkpoint) if isinstance(row, ListedRun)
+        else (shown_of(row.spec), row.metrics.get("checkpoint"))
+    )
     return {
-        "id": row.id, "kind": row.kind, "state": row.state, **{name: subject[name] for name in shown},
+        "id": row.id, "kind": row.kind, "state": row.state, **subject,
         "depends_on": row.depends_on, "progress": row.progress, "phase": row.phase, "attempt": row.attempt,
         "error": row.error, "created_at": utc(row.created_at), "started_at": utc(row.started_at),
         "finished_at": utc(row.finished_at), "cancel_requested": row.cancel_requested_at is not None,
-        "checkpoint": row.metrics.get("checkpoint"), "priority": row.priority,
+        "checkpoint": checkpoint, "priority": row.priority,
         "time_limit_seconds": row.time_limit_seconds or None,
     }
 

@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
+from app.storage.commits import Commits
+
 BUSY_TIMEOUT_MS = 30_000
 # A server that vanished without a word is noticed in half a minute; the system's own limits are up to two hours.
 _NO_ENDLESS_WAIT = {
@@ -53,6 +55,7 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self._writer = self._engine("BEGIN IMMEDIATE")
         self._reader = self._engine("BEGIN") if self.is_sqlite else self._writer
+        self.commits = Commits(self._reader)
 
     @property
     def engine(self) -> Engine:
@@ -73,6 +76,7 @@ class Database:
 
     def close(self) -> None:
         """Gives all connections back."""
+        self.commits.close()
         self._writer.dispose()
         self._reader.dispose()
 

@@ -1,7 +1,7 @@
 """Experiments: creating them with their runs, finding, cancelling."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Select, case, func, select, update
@@ -16,7 +16,7 @@ from app.domain.spec import ExperimentSpec
 from app.storage import events, runs, trail
 from app.storage.engine import lock_graph, now_epoch
 from app.storage.identifiers import new_id
-from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency
+from app.storage.tables import Experiment, ExperimentRun, Run, RunDependency, TrailEntry
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,28 @@ class WantedRun:
     run: Run
     reused: bool
 
+
+@dataclass(frozen=True, slots=True)
+class ListedExperiment:
+    """An experiment without its specification: for lists."""
+
+    id: str
+    created_at: float
+    name: str | None
+    dataset: str
+    priority: int
+    time_limit_seconds: float
+    cancelled_at: float | None
+    archived_at: float | None
+    submitted_by: str | None  # null where that is not known
+
+
+_SUBMITTED_BY = (
+    select(TrailEntry.actor).where(TrailEntry.subject == Experiment.id, TrailEntry.action == "submitted").limit(1)
+    .correlate(Experiment).scalar_subquery()
+)  # fmt: skip
+_COLUMNS: list[Any] = [getattr(Experiment, f.name) for f in fields(ListedExperiment)[:-1]]
+_LISTED: Select[Any] = select(*_COLUMNS, _SUBMITTED_BY).order_by(Experiment.id.desc())
 
 def create(
     session: Session,
@@ -161,25 +183,9 @@ def having(session: Session, run_id: str) -> list[Experiment]:
 
 def runs_of(session: Session, experiment_id: str) -> list[WantedRun]:
     """Its runs in the order of the plan."""
-    return runs_of_many(session, [experiment_id])[experiment_id]
-
-
-def runs_of_many(
-    session: Session, experiment_ids: Sequence[str], *, in_full: bool = True
-) -> dict[str, list[WantedRun]]:
-    """The runs of several experiments, in one query; not `in_full`: only what their progress needs."""
-    few = (Run.kind, Run.state, Run.progress, Run.started_at, Run.finished_at)
-    query = (
-        select(ExperimentRun.experiment_id, ExperimentRun.reused, *((Run,) if in_full else few))
-        .join(Run, ExperimentRun.run_id == Run.id)
-        .where(ExperimentRun.experiment_id.in_(experiment_ids))
-        .order_by(ExperimentRun.experiment_id, ExperimentRun.position)
-    )
-    found: dict[str, list[WantedRun]] = {experiment_id: [] for experiment_id in experiment_ids}
-    for row in session.execute(query):
-        run: Any = row.Run if in_full else row  # which has those few columns by the same names, and costs a tenth
-        found[row.experiment_id].append(WantedRun(run, row.reused))
-    return found
+    query = select(Run, ExperimentRun.reused).join(ExperimentRun, ExperimentRun.run_id == Run.id)
+    query = query.where(ExperimentRun.experiment_id == experiment_id).order_by(ExperimentRun.position)
+    return [WantedRun(run, reused) for run, reused in session.execute(query)]
 
 
 def state_of(experiment: Experiment, wanted: Sequence[WantedRun]) -> ExperimentState:
@@ -196,9 +202,9 @@ def page(
     dataset: str | None = None,
     state: str | None = None,
     archived: bool = False,
-) -> tuple[list[Experiment], str | None]:
+) -> tuple[list[ListedExperiment], str | None]:
     """Newest first: one page and the cursor of the next, or None."""
-    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    query = _LISTED.limit(limit + 1)
     query = query.where(Experiment.archived_at.is_not(None) if archived else Experiment.archived_at.is_(None))
     if dataset is not None:
         query = query.where(Experiment.dataset == dataset)
@@ -206,7 +212,7 @@ def page(
         query = query.where(_state_column() == state)
     if after is not None:
         query = query.where(Experiment.id < after)
-    found = list(session.scalars(query))
+    found = [ListedExperiment(*row) for row in session.execute(query)]
     return found[:limit], (found[limit - 1].id if len(found) > limit else None)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.domain.statistics import Shares
 
 PAGE = 10_000  # per-image rows read at once
-MOST_KNOWN = 20_000  # figures of no interest to the question in hand that are kept all the same
+MOST_KNOWN = 5_000  # figures of no interest to the question in hand that are kept all the same
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, or_, select, update
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.orm import Session, aliased, defer
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.domain.lifecycle import RETRIABLE, TERMINAL
@@ -46,30 +45,6 @@ def get(session: Session, run_id: str) -> Run:
     run = session.get(Run, run_id)
     if run is None:
         raise NotFound.of("run", run_id)
-    return run
-
-
-def page(
-    session: Session, *, after: str | None, limit: int, experiment: str | None, **equal: Any
-) -> tuple[list[Run], str | None]:
-    """Newest first: one page and the cursor of the next, or None. Of the metrics only `checkpoint`."""
-    query = select(Run, Run.metrics["checkpoint"].as_string()).options(defer(Run.metrics))
-    query = query.order_by(Run.id.desc()).limit(limit + 1)
-    if experiment is not None:
-        query = query.join(ExperimentRun, ExperimentRun.run_id == Run.id)
-        query = query.where(ExperimentRun.experiment_id == experiment)
-    for name, value in equal.items():
-        if value is not None:
-            query = query.where(getattr(Run, name) == value)
-    if after is not None:
-        query = query.where(Run.id < after)
-    found = [_in_list(run, checkpoint) for run, checkpoint in session.execute(query)]
-    return found[:limit], (found[limit - 1].id if len(found) > limit else None)
-
-
-def _in_list(run: Run, checkpoint: str | None) -> Run:
-    """Without what only the whole run shows: metrics take up to megabytes."""
-    set_committed_value(run, "metrics", {"checkpoint": checkpoint})
     return run
 
 

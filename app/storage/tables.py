@@ -49,6 +49,7 @@ class Run(Table):
     __tablename__ = "runs"
     __table_args__ = (
         Index("ix_runs_state_priority_id", "state", "priority", "id"),
+        Index("ix_runs_listed", "kind", "state", "id"),  # a page of runs of one kind and state, newest first
         Index("ix_runs_counts", "state", "kind", "worked_seconds"),  # all that `/metrics` reads of a run
         # One live or successful run a specification: this is what makes sharing safe under races.
         Index("uq_runs_share_key", "share_key", unique=True, sqlite_where=_SHARED, postgresql_where=_SHARED),

@@ -1,7 +1,7 @@
 """Runs as those see them who watch: the supervisor of a job, and people who follow an experiment."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -34,6 +34,7 @@ class Brief:
     started_at: float | None
     finished_at: float | None
     cancel_requested: bool
+    progress_at: float | None = field(compare=False)  # a pulse alone is nothing to tell of
 
 
 def look_at(session: Session, run_id: str) -> Watched:
@@ -44,7 +45,7 @@ def look_at(session: Session, run_id: str) -> Watched:
 
 
 def _briefs() -> Any:
-    times = (Run.started_at, Run.finished_at, Run.cancel_requested_at.is_not(None))
+    times = (Run.started_at, Run.finished_at, Run.cancel_requested_at.is_not(None), Run.progress_at)
     return select(Run.id, Run.kind, Run.state, Run.attempt, Run.progress, Run.phase, *times)
 
 

@@ -28,7 +28,9 @@ def list_(
 ) -> HTMLResponse:
     """Filters that a form left open are empty."""
     known: ExperimentState | None = next((name for name in EXPERIMENT_STATES if name == state), None)
-    found = api.list_(services, dataset or None, known, archived == "true", PAGE, cursor)
+    found = api.listed(
+        services, dataset=dataset or None, state=known, archived=archived == "true", limit=PAGE, after=cursor
+    )
     chosen = {"dataset": dataset, "state": known or "", "archived": archived, "cursor": cursor}
     names = datasets.names(services.settings.data_dir)
     return page(list_page(found["items"], found["next"], chosen, names, actor))

@@ -10,9 +10,11 @@ from fastapi import Response
 
 from app.api import leaderboard as module
 from app.api import views
-from app.api.answers import MOST_BYTES, Answers
-from app.storage import deletion, experiments, results, runs, trail
+from app.api.answers import ENTRY_BYTES, MOST_BYTES, Answers, Kept
+from app.storage import deletion, experiments, results
+from app.storage.listed_runs import KnownRuns
 from app.storage.results import KnownFigures
+from app.storage.tallies import KnownTallies
 from tests.app.work import Queue, in_threads
 
 
@@ -24,15 +26,42 @@ def test_an_answer_is_made_once_a_version_also_when_many_ask_at_once() -> None:
         time.sleep(0.05)
         return Response(b"board", media_type="text/csv", headers={"Vary": "Accept"})
 
-    got: list[Response] = []
-    in_threads(lambda version: got.append(answers.get("key", version, make)), [(1,)] * 8)
+    got: list[Kept] = []
+    in_threads(lambda version: got.append(answers.get("key", lambda: version, make)), [(1,)] * 8)
     assert len(made) == 1
-    assert {(r.body, r.headers["vary"], r.headers["content-type"]) for r in got} == {
+    assert {(kept.body, kept.headers["vary"], kept.headers["content-type"]) for kept in got} == {
         (b"board", "Accept", "text/csv; charset=utf-8")
     }
-    answers.get("key", 2, make)
-    answers.get("other", 2, make)
+    answers.get("key", lambda: 2, make)
+    answers.get("other", lambda: 2, make)
     assert len(made) == 3
+
+
+def test_after_other_commits_an_answer_stays_while_the_figures_it_was_made_of_do() -> None:
+    answers, made, figures = Answers(), [], [1]
+
+    def ask(version: int) -> bytes:
+        return answers.get("key", lambda: version, make, lambda: figures[0]).body
+
+    def make() -> Response:
+        made.append(1)
+        return Response(str(len(made)))
+
+    assert [ask(1), ask(1), ask(2), ask(2), ask(3)] == [b"1"] * 5
+    figures[0] = 2
+    assert ask(3) == b"1", "nothing was committed: nobody looks at the figures"
+    assert [ask(4), ask(5)] == [b"2", b"2"]
+
+
+def test_a_commit_while_an_answer_is_made_has_it_made_again() -> None:
+    answers, commits = Answers(), [1]
+
+    def make() -> Response:
+        commits[0] += 1  # somebody writes, and this may not have seen it
+        return Response(str(commits[0]))
+
+    bodies = [answers.get("key", lambda: commits[0], make).body for _ in range(3)]
+    assert bodies == [b"2", b"3", b"4"]
 
 
 def test_what_raises_is_not_kept_and_blocks_nobody() -> None:
@@ -43,17 +72,20 @@ def test_what_raises_is_not_kept_and_blocks_nobody() -> None:
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            answers.get("key", 1, fail)
-    assert answers.get("key", 1, lambda: Response(b"now")).body == b"now"
+            answers.get("key", lambda: 1, fail)
+    assert answers.get("key", lambda: 1, lambda: Response(b"now")).body == b"now"
     assert answers._making == {}
 
 
 def test_it_keeps_no_more_than_it_may() -> None:
     answers = Answers()
     for number in range(5):
-        answers.get(number, 1, lambda: Response(bytes(MOST_BYTES // 3)))
+        answers.get(number, lambda: 1, lambda: Response(bytes(MOST_BYTES // 3)))
     assert sum(len(one.body) for one in answers._kept.values()) <= MOST_BYTES
     assert 4 in answers._kept
+    for number in range(2 * MOST_BYTES // ENTRY_BYTES):
+        answers.get(number, lambda: 1, lambda: Response(b""))
+    assert len(answers._kept) <= MOST_BYTES // ENTRY_BYTES, "the smallest answer takes room too"
 
 
 def test_the_leaderboard_shows_each_change_at_once_and_is_otherwise_made_once(
@@ -123,11 +155,10 @@ def test_a_list_takes_as_many_queries_whatever_its_length(
 def _statements(queue: Queue, path: str, counted_queries: Callable[[], Any]) -> list[str]:
     with counted_queries() as statements, queue.database.reading() as session:
         if path == "/runs":
-            rows, _ = runs.page(session, after=None, limit=50, experiment=None)
+            rows, _ = KnownRuns().page(session, after=None, limit=50)
             assert [views.run(row)["checkpoint"] for row in rows] == [None] * len(rows)
         else:
             found, _ = experiments.page(session, after=None, limit=50)
-            wanted = experiments.runs_of_many(session, [row.id for row in found], in_full=False)
-            by = trail.submitters(session, [row.id for row in found])
-            assert all(views.summary(row, wanted[row.id], 0.0, by[row.id])["run_count"] == 2 for row in found)
+            counted = KnownTallies().of_experiments(session, [row.id for row in found])
+            assert all(views.summary(row, counted[row.id], row.submitted_by)["run_count"] == 2 for row in found)
     return [s for s in statements if not s.startswith(("BEGIN", "PRAGMA"))]

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.storage.listed_runs import KnownRuns
+
 JSON = {"content-type": "application/json"}
 
 
@@ -193,12 +195,10 @@ def test_a_bad_idempotency_key_is_refused(sqlite_api: httpx.Client, problem_of, 
 
 
 def test_a_bug_shows_no_stack_trace(config, serve, problem_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.api import runs
-
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret of /srv/data")
 
-    monkeypatch.setattr(runs.runs, "page", broken)
+    monkeypatch.setattr(KnownRuns, "page", broken)
     response = serve(config).get("/runs")
     assert problem_of(response, 500)["type"] == "urn:spikeproof:problem:internal-error"
     assert "secret" not in response.text
@@ -209,12 +209,10 @@ def test_a_database_that_does_not_answer_is_said_to_be_down_for_now(
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
-    from app.api import runs
-
     def busy(*_: object, **__: object) -> None:
         raise OperationalError("SELECT 1", {}, Exception("database is locked"))
 
-    monkeypatch.setattr(runs.runs, "page", busy)
+    monkeypatch.setattr(KnownRuns, "page", busy)
     response = serve(config).get("/runs")
     problem_of(response, 503)
     assert int(response.headers["retry-after"]) > 0

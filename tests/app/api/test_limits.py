@@ -1,5 +1,6 @@
 """How much may be asked: requests a minute, and the size of a request's head."""
 
+import socket
 from contextlib import suppress
 
 import httpx
@@ -103,6 +104,18 @@ def test_too_many_requests_are_a_429_with_retry_after_and_each_key_has_its_own_l
 )  # fmt: skip
 def test_a_head_that_is_too_large_is_refused(sqlite_api: httpx.Client, problem_of, headers, path: str) -> None:
     assert str(MOST_HEADER_BYTES) in problem_of(sqlite_api.get(path, headers=headers), 431)["detail"]
+
+
+@pytest.mark.parametrize("start", [b"GET /runs HTTP/1.1\r\nX-Long: ", b"GET /"])
+def test_a_head_without_end_is_not_taken_in(sqlite_api: httpx.Client, start: bytes) -> None:
+    url = sqlite_api.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as client:
+        client.sendall(start)
+        with suppress(OSError):  # refused by hanging up
+            for _ in range(1000):
+                client.sendall(b"x" * 16 * 1024)
+            raise AssertionError("the service took 16 MB of one head")
+    assert sqlite_api.get("/runs").status_code == 200
 
 
 def test_a_head_that_no_parser_takes_is_refused_and_the_service_lives(sqlite_api: httpx.Client) -> None:

@@ -252,8 +252,8 @@ def test_the_state_in_the_database_is_the_state_in_python_for_every_mix_of_runs(
         with queue.database.reading() as session:
             page, following = experiments.page(session, after=None, limit=500, state=state)
             assert following is None
-            wanted = experiments.runs_of_many(session, [e.id for e in page], in_full=False)
-            assert {experiments.state_of(e, wanted[e.id]) for e in page} <= {state}
+            wanted = {e.id: experiments.runs_of(session, e.id) for e in page}
+            assert {experiments.state_of(experiments.get(session, e.id), wanted[e.id]) for e in page} <= {state}
         found |= dict.fromkeys((e.id for e in page), state)
     assert found == expected
 

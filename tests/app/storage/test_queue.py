@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 from app.domain.errors import Conflict, LeaseLost, NotFound
 from app.storage import experiments, results, retries, runs
 from app.storage.identifiers import new_id
+from app.storage.listed_runs import KnownRuns
 from app.storage.runs import Fence
 from app.storage.tables import Run
+from app.storage.tallies import KnownTallies
 from tests.app.work import in_threads
 
 
@@ -326,7 +328,7 @@ def test_the_cursor_pages_of_runs_are_complete_and_stable_while_others_are_added
     cursor = None
     for _ in range(10):
         with queue.database.reading() as session:
-            page, cursor = runs.page(session, after=cursor, limit=3, experiment=None)
+            page, cursor = KnownRuns().page(session, after=cursor, limit=3)
         found += [run.id for run in page]
         queue.submit(seeds=[50 + len(found)])
         if cursor is None:
@@ -339,9 +341,9 @@ def test_runs_are_filtered_by_experiment_kind_and_state(queue) -> None:
     mine = queue.submit(seeds=[1])
     queue.must_claim()
     with queue.database.reading() as session:
-        page, _ = runs.page(session, after=None, limit=50, experiment=mine, kind="train", state=None)
+        page, _ = KnownRuns().page(session, after=None, limit=50, experiment=mine, kind="train", state=None)
         assert [r.id for r in page] == [queue.runs(mine)[0].id]
-        running, _ = runs.page(session, after=None, limit=50, experiment=None, state="running")
+        running, _ = KnownRuns().page(session, after=None, limit=50, state="running")
         assert len(running) == 1
 
 
@@ -352,5 +354,5 @@ def test_a_large_experiment_is_stored_in_few_statements(queue, counted_queries) 
     assert len(statements) < 30
     with counted_queries() as statements, queue.database.reading() as session:
         rows, _ = experiments.page(session, after=None, limit=50)
-        experiments.runs_of_many(session, [row.id for row in rows], in_full=False)
+        KnownTallies().of_experiments(session, [row.id for row in rows])
     assert len(statements) < 8

@@ -1,0 +1,113 @@
+"""Runs as lists show them: few columns, and what never changes of a run read once.
+
+    rows, following = known.page(session, after=None, limit=50)      # `known` lives as long as the process
+
+A run's specification never changes, nor do the metrics of one that has succeeded, which is final
+(`app.domain.lifecycle`); both are JSON, metrics up to megabytes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from app.domain.subject import shown_subject
+from app.storage.tables import ExperimentRun, Run
+
+MOST_KNOWN = 10_000
+_SHOWN = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
+Subject = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """A run without its specification and metrics, but for what a list shows of them."""
+
+    id: str
+    kind: str
+    state: str
+    depends_on: str | None
+    progress: float
+    phase: str | None
+    attempt: int
+    error: str | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    cancel_requested_at: float | None
+    priority: int
+    time_limit_seconds: float
+    subject: Subject
+    checkpoint: str | None
+
+
+_COLUMNS: list[Any] = [getattr(Run, f.name) for f in fields(ListedRun)[:-2]]
+_LISTED: Select[Any] = select(*_COLUMNS).order_by(Run.id.desc())
+
+
+def shown_of(spec: Mapping[str, Any]) -> Subject:
+    """What a list shows of a run's specification."""
+    subject = spec["subject"] if "subject" in spec else shown_subject(spec)
+    return {name: subject[name] for name in _SHOWN}
+
+
+class KnownRuns:
+    """One a process. Threads may ask at once: at worst both read the same."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[str, Subject] = {}
+        self._checkpoints: dict[str, str | None] = {}  # of runs that have succeeded
+
+    def page(
+        self, session: Session, *, after: str | None, limit: int, experiment: str | None = None, **equal: Any
+    ) -> tuple[list[ListedRun], str | None]:
+        """Newest first: one page and the cursor of the next, or None."""
+        chosen = select(Run.id).order_by(Run.id.desc()).limit(limit + 1)  # from an index alone; then a page of rows
+        if experiment is not None:
+            chosen = chosen.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+            chosen = chosen.where(ExperimentRun.experiment_id == experiment)
+        for name, value in equal.items():
+            if value is not None:
+                chosen = chosen.where(getattr(Run, name) == value)
+        if after is not None:
+            chosen = chosen.where(Run.id < after)
+        found: Sequence[Any] = session.execute(_LISTED.where(Run.id.in_(chosen))).all()
+        listed = found[:limit]
+        subjects = self._subjects_of(session, [row.id for row in listed])
+        checkpoints = self._checkpoints_of(session, listed)
+        rows = [
+            ListedRun(*(*row, subjects[row.id], checkpoints.get(row.id))) for row in listed
+            if row.id in subjects  # else it was deleted between two of these queries
+        ]
+        return rows, (listed[-1].id if len(found) > limit else None)
+
+    def _subjects_of(self, session: Session, run_ids: Sequence[str]) -> Mapping[str, Subject]:
+        known = self._subjects
+        new = [run_id for run_id in run_ids if run_id not in known]
+        if new:
+            read = session.execute(select(Run.id, Run.spec).where(Run.id.in_(new)))
+            known = _grown(known, {run_id: shown_of(spec) for run_id, spec in read}, run_ids)
+            self._subjects = known
+        return known
+
+    def _checkpoints_of(self, session: Session, rows: Iterable[Any]) -> Mapping[str, str | None]:
+        known = self._checkpoints
+        states = {row.id: row.state for row in rows}
+        unsure = [run_id for run_id in states if run_id not in known]
+        if not unsure:
+            return known
+        read = select(Run.id, Run.metrics["checkpoint"].as_string()).where(Run.id.in_(unsure))
+        found = {str(run_id): checkpoint for run_id, checkpoint in session.execute(read)}
+        final = {run_id: checkpoint for run_id, checkpoint in found.items() if states[run_id] == "succeeded"}
+        if final:
+            self._checkpoints = known = _grown(known, final, states)
+        return {**{run_id: known[run_id] for run_id in states if run_id in known}, **found}
+
+
+def _grown(known: dict[str, Any], new: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """With what is new; of too many, those that are wanted now."""
+    if len(known) + len(new) > MOST_KNOWN:
+        known = {run_id: known[run_id] for run_id in wanted if run_id in known}
+    return {**known, **new}
