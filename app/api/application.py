@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import (
     catalogues,
     checkpoints,
+    choices,
     comparison,
     curves,
     document,
@@ -30,6 +31,10 @@ from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
 from app.api.ui import assets, home, sign_in
+from app.api.ui import comparison as ui_comparison
+from app.api.ui import curves as ui_curves
+from app.api.ui import leaderboard as ui_leaderboard
+from app.api.ui import matrix as ui_matrix
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.settings import Settings, settings
@@ -72,7 +77,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     errors.install(app)
     for module in (
         home, sign_in, assets,
-        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
+        ui_leaderboard, ui_matrix, ui_curves, ui_comparison,
+        experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, catalogues, trail,
         health, metrics,
     ):
         app.include_router(module.router)

@@ -22,8 +22,9 @@ FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual grou
 Images = Annotated[int | None, Query(ge=1, le=100_000)]
 
 
-def measured_of(services: Services, dataset: str, norm: Norm, **filters: Any) -> list[Measured]:
-    """What is stored, whether or not the images are still here. Raises NotFound where there never were any."""
+def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: Any) -> list[Measured]:
+    """What is stored, whether or not the images are still here; of any norm for None. Raises NotFound where there never
+    were any."""
     known = datasets.names(services.settings.data_dir)
     with services.database.reading() as session:
         if dataset not in known and not results.any_measured(session, dataset):

@@ -32,7 +32,8 @@ def show(services: ServicesOf, a: RowId, b: RowId) -> dict[str, Any]:
             what = "; ".join(protocol_differences(found[0].protocol, found[1].protocol))
             raise Conflict(f"only rows of one protocol, on the same images, can be compared; these differ in {what}")
         sides = _sides(services, session, found)
-    return compare(*sides, per_image=per_image_of(services), votes=_votes_of(services))
+    found_out = compare(*sides, per_image=per_image_of(services), votes=_votes_of(services))
+    return {"dataset": found[0].dataset, **found_out}
 
 
 def _sides(services: Services, session: Session, found: Sequence[BoardRow]) -> list[Side]:

@@ -19,8 +19,7 @@ from app.api.boards import (
     rendered,
 )
 from app.api.dependencies import ServicesOf
-from app.api.ui.html import page
-from app.dashboard.rendering import leaderboard_page
+from app.api.ui.leaderboard_page import leaderboard_page
 from app.domain.architectures import ARCHITECTURES, Variant
 from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
@@ -52,6 +51,7 @@ def show(
 ) -> Response:
     """Rows of one protocol: by default the headline radius under the strongest suite that is complete."""
     wanted = format or accepted(request)
+    form = "json" if wanted == "html" else wanted
 
     def make() -> Response:
         measured = measured_of(services, dataset, norm, suite=suite, images=images)
@@ -63,14 +63,13 @@ def show(
             and freeze_depth in (None, m.freeze_depth)
         ]
         rows = leaderboard(chosen, choose_protocol(shown), sort, per_image_of(services))
-        return _as(wanted, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
+        return _as(form, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
 
-    return kept(services, request, dataset, wanted, make)
+    answer = kept(services, request, dataset, form, make)
+    return leaderboard_page(request, services, answer) if wanted == "html" else answer
 
 
-def _as(wanted: Literal["json", "csv", "md", "latex", "html"], board: dict[str, Any]) -> Response:
-    if wanted == "html":
-        return page(leaderboard_page(board))
+def _as(wanted: Literal["json", "csv", "md", "latex"], board: dict[str, Any]) -> Response:
     if wanted == "json":
         return JSONResponse(board, headers=VARY)
     return rendered(render(leaderboard_table(board["rows"]), wanted), wanted)

@@ -18,6 +18,7 @@ BOOTSTRAP_SEEDS = 10  # with fewer, there are too few seeds to resample
 RESAMPLES = 2000
 EXACT_DISCORDANT = 25  # McNemar: exact below, mid-p from here
 SIGNIFICANT = 0.05
+POWER = 0.8
 _RESAMPLE_KEY = 20_260_119  # any constant: what is asked twice must be answered alike
 _CHUNK = 2_000_000  # resampled images at a time: tens of megabytes
 _NO_SPREAD = 1e-9  # differences of fractions that are equal but for rounding
@@ -177,6 +178,18 @@ def paired_t(differences: Sequence[float]) -> float | None:
         return 1.0 if abs(mean) < _NO_SPREAD else None
     t = mean / (sd / math.sqrt(len(differences)))
     return float(2 * stdtr(len(differences) - 1, -abs(t)))
+
+
+def seeds_needed(mean: float, sd: float) -> int:
+    """With how many seeds the paired t test tells a difference of this mean and deviation with a power of 80 %.
+
+    n = (z_{1-alpha/2} + z_power)^2 (sd / mean)^2 + z_{1-alpha/2}^2 / 2: Guenther 1981, doi:10.2307/2683301, who adds
+    the last term for the t distribution. Raises ZeroDivisionError for no difference.
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(1 - SIGNIFICANT / 2))
+    return max(2, math.ceil((z + float(ndtri(POWER))) ** 2 * (sd / mean) ** 2 + z**2 / 2))
 
 
 def mcnemar(only_a: int, only_b: int) -> tuple[float, str]:
