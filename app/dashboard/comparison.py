@@ -54,9 +54,16 @@ def advice(found: Mapping[str, Any]) -> list[str]:
         said.append(_more_seeds(robust))
     if not weak and robust is not None and robust["p"] is not None and robust["p"] < SIGNIFICANT:
         said.append("The difference may be quoted with its interval, its number of seeds and the protocol.")
-    if len([s for s in found["differing_settings"] if s["name"] != "variant"]) > 0:
-        said.append("Before it is put down to the variant: the settings below differ as well.")
+    also = _differing_beside_the_variant(found)
+    if also and found["a"]["variant"] != found["b"]["variant"]:
+        said.append(f"Before it is put down to the variant: {', '.join(also)} differ{'s' * (len(also) == 1)} as well.")
     return said
+
+
+def _differing_beside_the_variant(found: Mapping[str, Any]) -> list[str]:
+    """Settings that both have: what one has alone, and the epochs as they are written, come with its variant."""
+    return [s["name"] for s in found["differing_settings"]
+            if s["name"] not in ("variant", "epochs") and None not in (s["a"], s["b"])]  # fmt: skip
 
 
 def _more_seeds(robust: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def leaderboard_page(
         attacks=_attacks(rows, query), columns=[name for name in _USUAL if _varies(rows, name)],
         alike={name: rows[0][name] for name in _USUAL if rows and not _varies(rows, name)},
         suite=SUITES.get(board["protocol"]["suite"]), sorts=_sorts(query),
-        sort=dict(query).get("sort", "robust_accuracy"), measured_in=board["dataset"] in datasets,
+        sort=dict(query).get("sort", "robust_accuracy"), measured=bool(offered["suite"]),
         downloads=downloads("/leaderboard", query), unfiltered=address(PATH, [("dataset", board["dataset"])]),
     )
 
