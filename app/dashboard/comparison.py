@@ -69,7 +69,7 @@ def _differing_beside_the_variant(found: Mapping[str, Any]) -> list[str]:
 def _more_seeds(robust: Mapping[str, Any]) -> str:
     needed = seeds_needed(robust["mean"], robust["sd"])
     size = f"a difference of {abs(100 * robust['mean']):.1f} points"
-    if needed > 100:
+    if needed is None:
         return f"With this spread over seeds, {size} cannot be told from none by any practical number of seeds."
     return (
         f"With this spread over seeds, {size} is found in four of five experiments that have {needed} seeds; here are "

@@ -180,16 +180,16 @@ def paired_t(differences: Sequence[float]) -> float | None:
     return float(2 * stdtr(len(differences) - 1, -abs(t)))
 
 
-def seeds_needed(mean: float, sd: float) -> int:
-    """With how many seeds the paired t test tells a difference of this mean and deviation with a power of 80 %.
+def seeds_needed(mean: float, sd: float, most: int = 100) -> int | None:
+    """The fewest seeds with which the paired t test finds a difference of this mean and deviation with a power of 80 %:
+    by the noncentral t distribution, its chance of the other sign left out. None where `most` do not."""
+    from scipy.special import nctdtr, stdtrit
 
-    n = (z_{1-alpha/2} + z_power)^2 (sd / mean)^2 + z_{1-alpha/2}^2 / 2: Guenther 1981, doi:10.2307/2683301, who adds
-    the last term for the t distribution. Raises ZeroDivisionError for no difference.
-    """
-    from scipy.special import ndtri
-
-    z = float(ndtri(1 - SIGNIFICANT / 2))
-    return max(2, math.ceil((z + float(ndtri(POWER))) ** 2 * (sd / mean) ** 2 + z**2 / 2))
+    for n in range(2, most + 1):
+        critical = stdtrit(n - 1, 1 - SIGNIFICANT / 2)
+        if 1 - nctdtr(n - 1, abs(mean) / sd * math.sqrt(n), critical) >= POWER:
+            return n
+    return None
 
 
 def mcnemar(only_a: int, only_b: int) -> tuple[float, str]:
