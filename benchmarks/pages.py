@@ -1,0 +1,90 @@
+"""How long a leaderboard of 500 rows takes, from the click to the drawn page.
+
+    python benchmarks/pages.py [--rows 500] [--looks 10] [--chromium /usr/bin/chromium]
+
+Makes a database of so many rows (3 variants, 3 seeds, three radii), starts `spikeproof serve --api-only` on it, and opens the
+boards in a real browser. The first look is at a service that was just started and has read nothing yet. For each page:
+the server's time until the last byte, then the browser's until it has laid the page out, and their sum; the target of
+the leaderboard is a second. On a machine that has other work, the times are longer than they need be.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Browser, sync_playwright
+
+from app.storage import migrate
+from app.storage.engine import Database
+from app.storage.tables import Run
+from tests.app.work import Queue
+from tests.end_to_end.conftest import Service
+
+PAGES = ("/ui/leaderboard?dataset=digits", "/ui/leaderboard?dataset=digits&eps=8/255", "/ui/curves?dataset=digits",
+         "/ui/matrix?dataset=digits", "/")  # fmt: skip
+TIMES = """() => {
+  const { requestStart, responseEnd, loadEventEnd } = performance.getEntriesByType("navigation")[0];
+  return [responseEnd - requestStart, loadEventEnd - responseEnd];
+}"""
+
+
+def measure(run: Run) -> dict[str, float]:
+    """Figures that differ from row to row and from seed to seed."""
+    subject = run.spec["subject"]
+    share = hash((subject["variant"], subject["epochs"], subject["seed"])) % 1000 / 1000
+    return {"robust_accuracy": 0.2 + 0.3 * share, "clean_accuracy": 0.9 + 0.05 * share}
+
+
+def fill(data_dir: Path, rows: int) -> None:
+    """Three rows an experiment, as the API and the workers would have made them, without computing anything."""
+    database = Database(f"sqlite:///{data_dir / 'spikeproof.db'}")
+    migrate.upgrade(database)
+    began, queue = time.monotonic(), Queue(database, data_dir)
+    for number in range((rows + 2) // 3):
+        queue.submit(variants=["default", "lif", "paralif"], seeds=[0, 1, 2], name=f"experiment {number}",
+                     training={"epochs": 1 + number})  # fmt: skip
+        queue.work_off(measure)
+    database.close()
+    print(f"{rows} rows: made in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def look(browser: Browser, url: str) -> tuple[float, float]:
+    """Milliseconds of the server and of the browser, in a fresh context: nothing is cached but by the server."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    page.evaluate("document.body.offsetHeight")
+    page.wait_for_function("performance.getEntriesByType('navigation')[0].loadEventEnd > 0")
+    server, own = page.evaluate(TIMES)
+    context.close()
+    return server, own
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--looks", type=int, default=10)
+    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        fill(Path(folder), given.rows)
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=flags)
+        service = Service(Path(folder), options=["--api-only"]).start()
+        try:
+            print(f"{'':44}{'first look':>26}{'median of ' + str(given.looks):>26}")
+            for path in PAGES:
+                (server, own), *later = [look(browser, service.url + path) for _ in range(1 + given.looks)]
+                again = [median(times) for times in zip(*later, strict=True)]
+                print(f"{path:44}{server:8.0f} +{own:6.0f} ={server + own:6.0f} ms"
+                      f"{again[0]:9.0f} +{again[1]:6.0f} ={sum(again):6.0f} ms", flush=True)
+        finally:
+            service.stop()
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
