@@ -2,10 +2,10 @@
 
     python benchmarks/pages.py [--rows 500] [--looks 10] [--chromium /usr/bin/chromium]
 
-Makes a database of so many rows (3 variants, 3 seeds, three radii), starts `spikeproof serve --api-only` on it, and opens the
-boards in a real browser. The first look is at a service that was just started and has read nothing yet. For each page:
-the server's time until the last byte, then the browser's until it has laid the page out, and their sum; the target of
-the leaderboard is a second. On a machine that has other work, the times are longer than they need be.
+Makes a database of so many rows (3 variants, 3 seeds, three radii), starts `spikeproof serve --api-only` on it, and
+opens the boards in a real browser. The first look is at a service that was just started and has read nothing yet. For
+each page: the server's time until the last byte, then the browser's until it has laid the page out, and their sum; the
+target of the leaderboard is a second. On a machine that has other work, the times are longer than they need be.
 """
 
 import argparse

@@ -43,7 +43,8 @@ def found(api: httpx.Client, dataset: str | None) -> dict[str, str]:
     known = {"dataset": dataset} | {letter: row["id"] for letter, row in zip("ab", rows, strict=False)}
     for name in ("experiment", "checkpoint"):
         newest = api.get(f"/{name}s", params={"limit": 1, "dataset": dataset}).raise_for_status().json()["items"]
-        known |= {name: one["id"] for one in newest}
+        if newest:
+            known[name] = newest[0]["id"]
     return known
 
 
