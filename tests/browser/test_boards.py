@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
 
+PATIENCE = 60_000  # milliseconds, for plotly.js on a machine that has other work
 BOARD = "/ui/leaderboard?dataset=digits&eps=8/255"
 
 
@@ -50,7 +51,7 @@ def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> N
     expect(page.locator("#ticked")).to_have_text("2 rows ticked")
     button.click()
     expect(page.locator(".finding")).to_contain_text("On the same 20 images")
-    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4)  # a band and a line each
+    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4, timeout=PATIENCE)  # a band and a line each
     assert serious_faults(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert not scrolls_sideways(page)
@@ -61,13 +62,13 @@ def test_ticked_rows_are_drawn_and_the_chart_follows_the_theme(lab: Lab, visit: 
     page.get_by_role("checkbox", name="paralif").check()
     page.get_by_role("button", name="Draw curves").click()
     traces = page.locator("#curves .scatterlayer .trace")
-    expect(traces).to_have_count(2)
+    expect(traces).to_have_count(2, timeout=PATIENCE)
     line = page.locator("#curves .lines path.js-line").last
     before = line.evaluate("path => getComputedStyle(path).stroke")
     page.locator("#theme").click()
     expect(line).not_to_have_css("stroke", before)
     page.get_by_role("link", name="Draw all rows").click()
-    expect(traces).to_have_count(4)
+    expect(traces).to_have_count(4, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd"])
@@ -76,4 +77,4 @@ def test_an_attack_has_its_curves(lab: Lab, visit: Callable[..., Page], attack: 
     page.get_by_label("attack").select_option(attack)
     page.get_by_role("button", name="Show").click()
     expect(page.locator("h1")).to_have_text(f"digits: accuracy under {attack} against eps")
-    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4)
+    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4, timeout=PATIENCE)
