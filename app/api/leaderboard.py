@@ -66,7 +66,7 @@ def show(
         return _as(form, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
 
     answer = kept(services, request, dataset, form, make)
-    return leaderboard_page(request, services, answer) if wanted == "html" else answer
+    return leaderboard_page(request, services, dataset, answer) if wanted == "html" else answer
 
 
 def _as(wanted: Literal["json", "csv", "md", "latex"], board: dict[str, Any]) -> Response:

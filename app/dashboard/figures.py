@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-_WIDTH = 100  # of the drawing, in its own units: one a per cent
+_WIDTH = 100  # of the scale, in the drawing's own units: one a per cent
 
 
 def figure(accuracy: Mapping[str, Any] | None) -> Markup:
@@ -28,9 +28,9 @@ def drawn(accuracy: Mapping[str, Any]) -> Markup:
     seeds = "".join(f"M{_place(value)} 1v14" for value in accuracy.get("by_seed", {}).values())
     label = f"{interval(accuracy)} % (95 % interval)"
     return Markup(
-        f'<svg class="interval" viewBox="-3 0 106 16" role="img" aria-label="{label}"><title>{label}</title>'
-        f'<path class="track" d="M0 8H{_WIDTH}"/><path class="seeds" d="{seeds}"/>'
-        f'<path class="bar" d="M{low} 8H{high}"/><circle cx="{_place(accuracy["mean"])}" cy="8" r="3"/></svg>'
+        f'<svg class="interval" viewBox="-3 0 106 16" role="img"><title>{label}</title>'
+        f'<path class="seeds" d="{seeds}"/><path class="bar" d="M{low} 8H{high}"/>'
+        f'<circle cx="{_place(accuracy["mean"])}" cy="8" r="3"/></svg>'
     )
 
 
@@ -52,7 +52,7 @@ def difference_drawn(difference: Mapping[str, Any]) -> Markup:
     at_low, at_mean, at_high = (_place(0.5 + value / span) for value in (low, difference["mean"], high))
     label = f"{100 * low:+.1f} to {100 * high:+.1f} points (95 % interval)"
     return Markup(
-        f'<svg class="interval" viewBox="-3 0 106 16" role="img" aria-label="{label}"><title>{label}</title>'
-        f'<path class="track" d="M0 8H{_WIDTH}"/><path class="zero" d="M50 0v16"/>'
-        f'<path class="bar" d="M{at_low} 8H{at_high}"/><circle cx="{at_mean}" cy="8" r="3"/></svg>'
+        f'<svg class="interval" viewBox="-3 0 106 16" role="img"><title>{label}</title>'
+        f'<path class="zero" d="M50 0v16"/><path class="bar" d="M{at_low} 8H{at_high}"/>'
+        f'<circle cx="{at_mean}" cy="8" r="3"/></svg>'
     )
