@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 PURELIB_CODE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PURELIB := $(BIN)/python -c $(PURELIB_CODE)
 
-.PHONY: help install demo serve test test-slow check bench clean
+.PHONY: help install demo serve test test-slow check bench screenshots clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/attacks_against_peers.py
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/expected_model.py
+
+screenshots: $(STAMP) ## docs/images from a running service: make screenshots URL=http://127.0.0.1:8000
+	$(BIN)/python docs/screenshots.py --url $(or $(URL),http://127.0.0.1:8000)
 
 clean: ## remove the environments
 	rm -rf $(VENV) $(BENCH)

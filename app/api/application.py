@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import (
     catalogues,
     checkpoints,
+    choices,
     comparison,
     curves,
     document,
@@ -34,9 +35,7 @@ from app.api.every_answer import EveryAnswer
 from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
-from app.api.ui import assets, home, sign_in
-from app.api.ui import experiments as experiment_pages
-from app.api.ui import runs as run_pages
+from app.api.ui.pages import PAGES
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.inference.batcher import Batcher
@@ -87,9 +86,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, assets,
-        experiment_pages, run_pages,
-        experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, predictions,
+        *PAGES,
+        experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, predictions,
         open_inference, catalogues, reports, trail, health, metrics, documentation,
     ):
         app.include_router(module.router)

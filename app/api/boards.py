@@ -24,8 +24,9 @@ FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual grou
 Images = Annotated[int | None, Query(ge=1, le=100_000)]
 
 
-def measured_of(services: Services, dataset: str, norm: Norm, **filters: Any) -> list[Measured]:
-    """What is stored, whether or not the images are still here. Raises NotFound where there never were any."""
+def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: Any) -> list[Measured]:
+    """What is stored, whether or not the images are still here; of any norm for None. Raises NotFound where there never
+    were any."""
     known = datasets.names(services.settings.data_dir)
     with services.database.reading() as session:
         if dataset not in known and not results.any_measured(session, dataset):
@@ -40,6 +41,12 @@ def kept(services: Services, request: Request, dataset: str, wanted: str, make: 
             return results.figures_version(session, dataset)
 
     return services.answers.of(request, services.database, make, wanted=wanted, figures=figures)
+
+
+def unconditional(request: Request, **scope: Any) -> Request:
+    """The same request for a page made of the answer: what the browser has already is the page."""
+    headers = [(name, value) for name, value in request.scope["headers"] if name != b"if-none-match"]
+    return Request({**request.scope, "headers": headers, **scope})
 
 
 def per_image_of(services: Services) -> PerImage:

@@ -34,13 +34,14 @@ def show(
     seeds (`p` is null below 2), McNemar's test within each pair of networks, and a conclusion in words; the same
     difference under each attack, and at every radius that both were measured at. Rows of different protocols are a
     conflict, which says what differs."""
-    answer = _compared(services, a, b)
+    answer = compared(services, a, b)
     wanted = format or best_format(request)
     report = as_report(wanted, lambda: comparison_table(answer), lambda form: comparison_picture(answer, form))
-    return report or JSONResponse(answer, headers=VARY)  # for a browser's page too
+    return report or JSONResponse(answer, headers=VARY)
 
 
-def _compared(services: Services, a: str, b: str) -> dict[str, Any]:
+def compared(services: Services, a: str, b: str) -> dict[str, Any]:
+    """The comparison itself, for pages too. Raises InvalidInput, NotFound, Conflict."""
     if a == b:
         raise InvalidInput([Problem("/b", f"in the query: a row cannot be compared with itself ({a!r} twice)")])
     with services.database.reading() as session:
@@ -49,7 +50,8 @@ def _compared(services: Services, a: str, b: str) -> dict[str, Any]:
             what = "; ".join(protocol_differences(found[0].protocol, found[1].protocol))
             raise Conflict(f"only rows of one protocol, on the same images, can be compared; these differ in {what}")
         sides = _sides(services, session, found)
-    return compare(*sides, per_image=per_image_of(services), votes=_votes_of(services))
+    found_out = compare(*sides, per_image=per_image_of(services), votes=_votes_of(services))
+    return {"dataset": found[0].dataset, **found_out}
 
 
 def _sides(services: Services, session: Session, found: Sequence[BoardRow]) -> list[Side]:

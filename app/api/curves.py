@@ -12,7 +12,7 @@ from app.domain.attacks import ATTACKS, Norm
 from app.domain.curves import curves
 from app.domain.datasets import KNOWN
 from app.domain.errors import NotFound, SpikeproofError
-from app.domain.leaderboard import Measured, choose_family
+from app.domain.leaderboard import Measured, choose_family, row_id
 from app.domain.spec import ArchitectureName
 from app.reports.curve_plot import curves_picture
 from app.reports.tables import curves_table, measured_under
@@ -22,6 +22,7 @@ router = APIRouter(tags=["leaderboard"])
 CurveFormat = Annotated[
     Literal["json", "csv", "md", "latex", "png", "svg"] | None, Query(description="else by `Accept`")
 ]
+RowIds = Annotated[list[str] | None, Query(max_length=1000, description="of the leaderboard; without one: all rows")]
 AttackName = Annotated[str | None, Query(max_length=100, description="without one: the robust accuracy")]
 
 
@@ -39,11 +40,14 @@ def show(
     freeze_depth: FreezeDepth = None,
     suite: str | None = None,
     images: Images = None,
+    rows: RowIds = None,
     format: CurveFormat = None,
 ) -> Response:
     """Lines of one protocol but for its radii: by default of the strongest suite that is complete. In a suite on
-    survivors an attack's figure is the running union after it (`kind`). `others` counts lines left out."""
-    measured = _with_attack(measured_of(services, dataset, norm, suite=suite, images=images), attack)
+    survivors an attack's figure is the running union after it (`kind`). `others` counts lines left out. `rows` names
+    rows of the leaderboard, at any radius; of several protocols, one is drawn."""
+    measured = measured_of(services, dataset, norm, suite=suite, images=images)
+    measured = _with_attack(_of_rows(measured, rows) if rows else measured, attack)
     family = choose_family(measured)
     kept = [
         m for m in measured
@@ -54,7 +58,7 @@ def show(
     protocol = next((_without_radius(m) for m in measured if m.protocol["family"] == family), None)
     answer: dict[str, Any] = {
         "dataset": dataset, "norm": norm, "attack": attack, "kind": _kind(protocol, attack),
-        "chance": _chance(services, dataset), "protocol": protocol,
+        "chance": chance_of(services, dataset), "protocol": protocol,
         "others": len({(m.group, m.protocol["family"]) for m in measured if m.protocol["family"] != family}),
         "lines": curves(kept, family, attack, per_image_of(services)),
     }
@@ -65,6 +69,15 @@ def _as(wanted: str, answer: dict[str, Any]) -> Response:
     note = measured_under({"norm": answer["norm"], **(answer["protocol"] or {})}, radius=False)
     report = as_report(wanted, lambda: curves_table(answer["lines"], note), lambda form: curves_picture(answer, form))
     return report or JSONResponse(answer, headers=VARY)  # for a browser's page too
+
+
+def _of_rows(measured: list[Measured], rows: list[str]) -> list[Measured]:
+    """The rows' figures at all their radii. Raises NotFound."""
+    ids = [row_id(m.group, m.protocol_id) for m in measured]
+    if missing := set(rows) - set(ids):
+        raise NotFound.of("leaderboard row", min(missing), ids)
+    lines = {(m.group, m.protocol["family"]) for m, name in zip(measured, ids, strict=True) if name in rows}
+    return [m for m in measured if (m.group, m.protocol["family"]) in lines]
 
 
 def _with_attack(measured: list[Measured], attack: str | None) -> list[Measured]:
@@ -89,7 +102,7 @@ def _kind(protocol: dict[str, Any] | None, attack: str | None) -> str | None:
     return "running union" if protocol["survivors"] else "alone"
 
 
-def _chance(services: Services, dataset: str) -> float | None:
+def chance_of(services: Services, dataset: str) -> float | None:
     """Of guessing; null for a folder that cannot be read any more."""
     try:
         known = KNOWN.get(dataset) or datasets.find(dataset, services.settings.data_dir)

@@ -1,10 +1,11 @@
-"""Every error as RFC 9457 `application/problem+json`; never a stack trace, never a path of the server."""
+"""Every error as RFC 9457 `application/problem+json`, of the dashboard's pages as a page; never a stack trace, never a
+path of the server."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -13,6 +14,8 @@ from starlette.exceptions import HTTPException
 
 from app.api.faults import problems_of
 from app.api.requests import HEADER, request_id
+from app.api.ui.html import page
+from app.dashboard.rendering import problem_page
 from app.domain.errors import (
     Conflict,
     DiskFull,
@@ -59,8 +62,8 @@ def install(app: FastAPI) -> None:
 def problem(
     request: Request, status: int, detail: str, *, title: str | None = None,
     problems: Sequence[Problem] = (), headers: Mapping[str, str] | None = None, **members: Any,
-) -> JSONResponse:
-    """A problem document; `members` are added to it."""
+) -> Response:
+    """A problem document; `members` are added to it. For an address of the dashboard, the same as a page."""
     title = title or _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
     body: dict[str, Any] = {
         "type": f"urn:spikeproof:problem:{title.lower().replace(' ', '-')}", "title": title, "status": status,
@@ -71,7 +74,10 @@ def problem(
     if problems:
         body["errors"] = [{"pointer": _printable(p.pointer), "detail": _printable(p.detail)} for p in problems]
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(body | members, status_code=status, media_type=MEDIA_TYPE, headers={**retry, **(headers or {})})
+    said = {**retry, **(headers or {})}
+    if request.scope["path"].startswith("/ui/") and not request.scope["path"].startswith("/ui/static/"):
+        return page(problem_page(body), status, said)
+    return JSONResponse(body | members, status_code=status, media_type=MEDIA_TYPE, headers=said)
 
 
 def _printable(text: str) -> str:
@@ -80,7 +86,7 @@ def _printable(text: str) -> str:
     return short.encode("utf-8", "replace").decode()
 
 
-def problem_of(request: Request, error: SpikeproofError) -> JSONResponse:
+def problem_of(request: Request, error: SpikeproofError) -> Response:
     """An error of ours as a problem document."""
     problems = error.problems if isinstance(error, InvalidInput) else ()
     return problem(
@@ -95,12 +101,12 @@ def headers_of(error: SpikeproofError) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
 
 
-async def _on_ours(request: Request, error: Exception) -> JSONResponse:
+async def _on_ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, SpikeproofError)
     return problem_of(request, error)
 
 
-async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     if refused := _wrong_type(request, error):
         return problem(request, 415, refused)
@@ -117,7 +123,7 @@ def _wrong_type(request: Request, error: RequestValidationError) -> str | None:
     return f"send application/json, not {kind or 'a body without Content-Type'}"
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 400 and isinstance(error.__cause__, RecursionError | ValueError):
         detail = "the body is not JSON that can be read: nested too deeply, an endless number, or not UTF-8"
@@ -129,7 +135,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     return problem(request, error.status_code, detail, headers=error.headers)
 
 
-async def _on_database(request: Request, error: Exception) -> JSONResponse:
+async def _on_database(request: Request, error: Exception) -> Response:
     if is_full(error):
         return _no_room(request)
     logger.warning("the database did not answer", path=request.url.path, request=request_id(request),
@@ -137,7 +143,7 @@ async def _on_database(request: Request, error: Exception) -> JSONResponse:
     return problem(request, 503, "the database does not answer now, or is too busy; try again")
 
 
-async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+async def _on_bug(request: Request, error: Exception) -> Response:
     if is_full(error):
         return _no_room(request)
     name = request_id(request)
@@ -146,6 +152,6 @@ async def _on_bug(request: Request, error: Exception) -> JSONResponse:
     return problem(request, 500, detail, title=SpikeproofError.title, headers={HEADER: name})
 
 
-def _no_room(request: Request) -> JSONResponse:
+def _no_room(request: Request) -> Response:
     logger.error("the disk is full", path=request.url.path, request_id=request_id(request))
     return problem(request, DiskFull.status, _NO_ROOM)

@@ -17,10 +17,10 @@ from app.api.boards import (
     measured_of,
     per_image_of,
     radius_of,
+    unconditional,
 )
 from app.api.dependencies import ServicesOf
-from app.api.ui.html import page
-from app.dashboard.rendering import leaderboard_page
+from app.api.ui.leaderboard_page import leaderboard_page
 from app.domain.architectures import ARCHITECTURES, Variant
 from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
@@ -56,6 +56,7 @@ def show(
 ) -> Response:
     """Rows of one protocol: by default the headline radius under the strongest suite that is complete."""
     wanted = format or best_format(request)
+    form = "json" if wanted == "html" else wanted
 
     def make() -> Response:
         measured = measured_of(services, dataset, norm, suite=suite, images=images)
@@ -67,14 +68,15 @@ def show(
             and freeze_depth in (None, m.freeze_depth)
         ]
         rows = leaderboard(chosen, choose_protocol(shown), sort, per_image_of(services))
-        return _as(wanted, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
+        return _as(form, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
 
-    return kept(services, request, dataset, wanted, make)
+    if wanted != "html":
+        return kept(services, request, dataset, form, make)
+    answer = kept(services, unconditional(request), dataset, form, make)
+    return leaderboard_page(request, services, dataset, answer)
 
 
 def _as(wanted: str, board: dict[str, Any]) -> Response:
-    if wanted == "html":
-        return page(leaderboard_page(board))
     report = as_report(
         wanted, lambda: leaderboard_table(board["rows"], _note(board)), lambda form: board_picture(board, form)
     )

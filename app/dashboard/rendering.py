@@ -1,6 +1,7 @@
 """Templates to text. Everything a page needs is in this package or beside it: no request leaves the server."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -8,9 +9,15 @@ from markupsafe import Markup
 
 from app.dashboard import texts
 from app.dashboard.assets import address
-from app.reports.tables import leaderboard_table, percent
+from app.reports.tables import percent
 
-NAVIGATION = (("Leaderboard", "/ui/leaderboard"), ("Experiments", "/ui/experiments"))
+NAVIGATION = (
+    ("Leaderboard", "/ui/leaderboard"),
+    ("Curves", "/ui/curves"),
+    ("Matrix", "/ui/matrix"),
+    ("Compare", "/ui/compare"),
+    ("Experiments", "/ui/experiments"),
+)
 
 
 def as_json(value: Any) -> Markup:
@@ -35,16 +42,11 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def leaderboard_page(board: dict[str, Any]) -> str:
-    """The leaderboard's answer as a page."""
-    return render("leaderboard.html", board=board, table=leaderboard_table(board["rows"]))
-
-
-def home_page(datasets: list[dict[str, Any]], experiments: list[dict[str, Any]]) -> str:
-    """Where a newcomer lands: data sets with their boards, and the latest experiments."""
-    return render("home.html", datasets=datasets, experiments=experiments)
-
-
 def sign_in_page(then: str, problem: str) -> str:
     """Asks a browser for a key; `then`: where it goes with it."""
     return render("sign_in.html", then=then, problem=problem)
+
+
+def problem_page(problem: Mapping[str, Any]) -> str:
+    """A problem document as a page."""
+    return render("problem.html", problem=problem)

@@ -18,6 +18,7 @@ BOOTSTRAP_SEEDS = 10  # with fewer, there are too few seeds to resample
 RESAMPLES = 2000
 EXACT_DISCORDANT = 25  # McNemar: exact below, mid-p from here
 SIGNIFICANT = 0.05
+POWER = 0.8
 _RESAMPLE_KEY = 20_260_119  # any constant: what is asked twice must be answered alike
 _CHUNK = 2_000_000  # resampled images at a time: tens of megabytes
 _NO_SPREAD = 1e-9  # differences of fractions that are equal but for rounding
@@ -177,6 +178,18 @@ def paired_t(differences: Sequence[float]) -> float | None:
         return 1.0 if abs(mean) < _NO_SPREAD else None
     t = mean / (sd / math.sqrt(len(differences)))
     return float(2 * stdtr(len(differences) - 1, -abs(t)))
+
+
+def seeds_needed(mean: float, sd: float, most: int = 100) -> int | None:
+    """The fewest seeds with which the paired t test finds a difference of this mean and deviation with a power of 80 %:
+    by the noncentral t distribution, its chance of the other sign left out. None where `most` do not."""
+    from scipy.special import nctdtr, stdtrit
+
+    for n in range(2, most + 1):
+        critical = stdtrit(n - 1, 1 - SIGNIFICANT / 2)
+        if 1 - nctdtr(n - 1, abs(mean) / sd * math.sqrt(n), critical) >= POWER:
+            return n
+    return None
 
 
 def mcnemar(only_a: int, only_b: int) -> tuple[float, str]:

@@ -244,6 +244,12 @@ def any_measured(session: Session, dataset: str) -> bool:
     return session.scalar(select(Figure.run_id).where(Figure.dataset == dataset).limit(1)) is not None
 
 
+def measured_datasets(session: Session) -> list[str]:
+    """Those with figures, measured last first."""
+    last = func.max(Figure.created_at).desc()
+    return list(session.scalars(select(Figure.dataset).group_by(Figure.dataset).order_by(last, Figure.dataset)))
+
+
 def figures_version(session: Session, dataset: str) -> tuple[int, float]:
     """Another one whenever figures of the data set came or went: published, they never change."""
     query = select(func.count(), func.coalesce(func.sum(Figure.created_at), 0.0)).where(Figure.dataset == dataset)

@@ -7,8 +7,11 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
 
-PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in",
-         "/ui/experiments", "/ui/experiments/new"]  # fmt: skip
+PAGES = [
+    "/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in", "/ui/experiments", "/ui/experiments/new",
+    "/ui/leaderboard?dataset=digits", "/ui/leaderboard?dataset=cifar10",
+    "/ui/curves?dataset=digits", "/ui/matrix?dataset=digits", "/ui/compare?dataset=digits",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -19,7 +19,8 @@ PATHS = {
     "/experiments": {"get", "post"}, "/experiments/{experiment_id}": {"get", "delete"},
     "/experiments/{experiment_id}/cancel": {"post"}, "/runs": {"get"}, "/runs/{run_id}": {"get"},
     "/runs/{run_id}/retry": {"post"}, "/runs/{run_id}/images": {"get"}, "/runs/{run_id}/adversarial.npz": {"get"},
-    "/leaderboard": {"get"}, "/leaderboard/matrix": {"get"}, "/datasets": {"get"}, "/datasets/{name}": {"get"},
+    "/leaderboard": {"get"}, "/leaderboard/matrix": {"get"},
+    "/leaderboard/choices": {"get"}, "/datasets": {"get"}, "/datasets/{name}": {"get"},
     "/architectures": {"get"}, "/architectures/{name}": {"get"}, "/attacks": {"get"}, "/suites": {"get"},
     "/presets": {"get"}, "/presets/{name}": {"get"},
     "/checkpoints": {"get", "post"}, "/checkpoints/{checkpoint_id}": {"get"},
@@ -137,7 +138,7 @@ def test_the_home_page_names_the_data_sets_and_the_latest_experiments(api: httpx
     page = api.get("/").text
     assert "first try" in page
     assert "CIFAR-10" in page
-    assert "http://" not in page.replace("http://localhost", ""), "a page asks nothing of other servers"
+    assert "http://" not in page.replace(str(api.base_url), ""), "a page asks nothing of other servers"
 
 
 def test_no_answer_is_to_be_guessed_at_by_the_browser(sqlite_api: httpx.Client) -> None:

@@ -51,7 +51,7 @@ def compare(api: httpx.Client, a: str, b: str) -> httpx.Response:
 def test_two_rows_are_compared_seed_by_seed_and_image_by_image(board) -> None:
     rows = rows_of(board)
     found = compare(board, rows["lif"]["id"], rows["default"]["id"]).json()
-    assert (found["a"], found["b"]) == (rows["lif"], rows["default"])
+    assert (found["dataset"], found["a"], found["b"]) == ("digits", rows["lif"], rows["default"])
     assert found["seeds"] == {"common": [0, 1], "only_a": [2], "only_b": []}
     assert found["robust_accuracy"]["by_seed"] == {"0": pytest.approx(0.10), "1": pytest.approx(0.12)}
     assert found["robust_accuracy"]["mean"] == pytest.approx(0.11)

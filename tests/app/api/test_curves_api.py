@@ -77,6 +77,18 @@ def test_filters_leave_only_what_they_name(board, filters: dict[str, Any], varia
     assert [line["variant"] for line in get(board, **filters)["lines"]] == variants
 
 
+def test_rows_of_the_leaderboard_are_drawn_alone_at_all_their_radii(board, problem_of) -> None:
+    rows = {r["variant"]: r["id"] for r in board.get("/leaderboard?dataset=digits&eps=8/255").json()["rows"]}
+    shown = get(board, rows=[rows["lif"], rows["paralif"]])
+    assert [(line["variant"], len(line["points"])) for line in shown["lines"]] == [("lif", 3), ("paralif", 3)]
+    study = board.get("/leaderboard?dataset=digits&suite=study").json()["rows"][0]["id"]
+    assert get(board, rows=[study])["protocol"]["suite"] == "study", "the protocol is that of the rows"
+    both = get(board, rows=[study, rows["lif"]])
+    assert (len(both["lines"]), both["others"]) == (1, 1)
+    problem = problem_of(board.get("/curves", params={"dataset": "digits", "rows": [rows["lif"], "none"]}), 404)
+    assert "'none'" in problem["detail"]
+
+
 def test_csv_has_a_record_a_point_with_the_numbers_of_the_json(board) -> None:
     response = board.get("/curves?dataset=digits", headers={"Accept": "text/csv"})
     assert response.headers["content-type"].startswith("text/csv")

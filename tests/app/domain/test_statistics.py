@@ -12,6 +12,7 @@ from app.domain.statistics import (
     hierarchical_bootstrap,
     mcnemar,
     paired_difference,
+    seeds_needed,
     student_interval,
 )
 
@@ -205,3 +206,21 @@ def test_from_ten_seeds_on_the_difference_is_bootstrapped_too() -> None:
 def test_without_a_common_seed_there_is_no_paired_difference() -> None:
     with pytest.raises(ValueError, match="no common seed"):
         paired_difference({"0": 0.5}, {"1": 0.5})
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.5, 1.0, 2.0])
+def test_so_many_seeds_find_the_difference_in_four_of_five_experiments_and_one_fewer_do_not(effect: float) -> None:
+    def power(n: int) -> float:
+        random = np.random.default_rng(n)
+        found = stats.ttest_1samp(random.normal(effect, 1.0, (40_000, n)), 0.0, axis=1).pvalue < 0.05
+        return float(found.mean())
+
+    needed = seeds_needed(0.02, 0.02 / effect)
+    assert needed == seeds_needed(-0.02, 0.02 / effect)
+    assert needed is not None
+    assert power(needed - 1) < 0.805
+    assert power(needed) > 0.795
+
+
+def test_where_a_hundred_seeds_do_not_find_the_difference_none_are_named() -> None:
+    assert seeds_needed(0.001, 0.1) is None

@@ -1,0 +1,31 @@
+"""`/leaderboard/choices`: which filters of the boards would find something."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from app.api.boards import measured_of
+from app.api.dependencies import Services, ServicesOf
+from app.domain.choices import choices
+from app.storage import results
+
+router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
+
+
+@router.get("/choices", summary="The filters' values that some row of the data set has")
+def show(services: ServicesOf, dataset: str) -> Response:
+    """Architectures, variants, recipes, precisions, freeze depths, norms, eps, suites, numbers of images, and the
+    attacks of each suite."""
+    return Response(choices_of(services, dataset), media_type="application/json")
+
+
+def choices_of(services: Services, dataset: str) -> bytes:
+    """The same as JSON, for pages. Raises NotFound."""
+    def figures() -> tuple[int, float]:
+        with services.database.reading() as session:
+            return results.figures_version(session, dataset)
+
+    def make() -> Response:
+        return JSONResponse({"dataset": dataset, **choices(measured_of(services, dataset, None))})
+
+    latest = services.database.commits.latest
+    return services.answers.get(("/leaderboard/choices", dataset), latest, make, figures).body

@@ -1,0 +1,80 @@
+"""The boards in a browser: filters without JavaScript, columns that sort, rows that are compared and drawn."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
+
+PATIENCE = 60_000  # milliseconds, for plotly.js on a machine that has other work
+BOARD = "/ui/leaderboard?dataset=digits&eps=8/255"
+
+
+def column(page: Page, header: str) -> list[str]:
+    """The texts of a column, top down."""
+    at = page.get_by_role("columnheader", name=header, exact=True).evaluate("cell => cell.cellIndex")
+    cells = page.locator(f"table.board > tbody > tr > :nth-child({at + 1})")
+    return [text.split()[0] for text in cells.all_inner_texts()]
+
+
+def test_filters_work_without_javascript(lab: Lab, chromium: Browser) -> None:
+    page = chromium.new_context(java_script_enabled=False).new_page()
+    page.goto(lab.url + "/ui/leaderboard")
+    page.get_by_label("variant").select_option("paralif")
+    page.get_by_role("button", name="Show").click()
+    assert page.url == lab.url + "/ui/leaderboard?dataset=digits&norm=linf&variant=paralif&sort=robust_accuracy"
+    assert column(page, "variant") == ["paralif"]
+    page.get_by_text("2 seeds").click()
+    expect(page.get_by_text("seed 1: clean")).to_be_visible()
+    page.context.close()
+
+
+def test_columns_sort_by_keyboard_and_say_how(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD)
+    header = page.get_by_role("columnheader", name="variant", exact=True)
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    assert column(page, "variant") == ["default", "paralif"]
+    page.keyboard.press("Enter")
+    expect(header).to_have_attribute("aria-sort", "descending")
+    assert column(page, "variant") == ["paralif", "default"]
+
+
+def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD)
+    button = page.get_by_role("button", name="Compare two")
+    expect(button).to_be_disabled()
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    expect(page.locator("#ticked")).to_have_text("2 rows ticked")
+    button.click()
+    expect(page.locator(".finding")).to_contain_text("On the same 20 images")
+    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4, timeout=PATIENCE)  # a band and a line each
+    assert serious_faults(page) == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert not scrolls_sideways(page)
+
+
+def test_ticked_rows_are_drawn_and_the_chart_follows_the_theme(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD)
+    page.get_by_role("checkbox", name="paralif").check()
+    page.get_by_role("button", name="Draw curves").click()
+    traces = page.locator("#curves .scatterlayer .trace")
+    expect(traces).to_have_count(2, timeout=PATIENCE)
+    line = page.locator("#curves .lines path.js-line").last
+    before = line.evaluate("path => getComputedStyle(path).stroke")
+    page.locator("#theme").click()
+    expect(line).not_to_have_css("stroke", before)
+    page.get_by_role("link", name="Draw all rows").click()
+    expect(traces).to_have_count(4, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_an_attack_has_its_curves(lab: Lab, visit: Callable[..., Page], attack: str) -> None:
+    page = visit(lab.url + "/ui/curves?dataset=digits")
+    page.get_by_label("attack").select_option(attack)
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("h1")).to_have_text(f"digits: accuracy under {attack} against eps")
+    expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4, timeout=PATIENCE)
