@@ -10,6 +10,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import (
+    attacks,
     catalogues,
     checkpoints,
     comparison,
@@ -21,6 +22,7 @@ from app.api import (
     health,
     leaderboard,
     metrics,
+    pictures,
     runs,
     trail,
     uploads,
@@ -73,6 +75,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     for module in (
         home, sign_in, assets,
         experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
+        attacks, pictures,
         health, metrics,
     ):
         app.include_router(module.router)

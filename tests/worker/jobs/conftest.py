@@ -16,12 +16,13 @@ from app.storage.engine import Database
 from app.storage.tables import Run
 from tests.app.work import Queue
 from tests.service import make_settings
+from worker.jobs.attack import run_attack
 from worker.jobs.evaluate import run_evaluate
 from worker.jobs.job import Job
 from worker.jobs.verify import run_verify
 from worker.progress import Progress
 
-JOBS: dict[str, Callable[[Job], None]] = {"evaluate": run_evaluate, "verify": run_verify}
+JOBS: dict[str, Callable[[Job], None]] = {"evaluate": run_evaluate, "verify": run_verify, "attack": run_attack}
 SHORT = {"attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 2}}], "eps": ["2/255", "8/255"]}
 
 
