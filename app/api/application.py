@@ -17,6 +17,7 @@ from app.api import (
     curves,
     document,
     errors,
+    evaluations,
     events,
     experiments,
     health,
@@ -32,6 +33,7 @@ from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
 from app.api.ui import assets, home, sign_in
+from app.api.ui import checkpoints as checkpoint_pages
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.settings import Settings, settings
@@ -73,9 +75,9 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, assets,
+        home, sign_in, assets, checkpoint_pages,
         experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
-        attacks, pictures,
+        attacks, pictures, evaluations,
         health, metrics,
     ):
         app.include_router(module.router)

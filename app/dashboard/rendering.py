@@ -9,7 +9,9 @@ from markupsafe import Markup
 from app.dashboard.assets import address
 from app.reports.tables import leaderboard_table, percent
 
-NAVIGATION = (("Leaderboard", "/ui/leaderboard"), ("Experiments", "/ui/experiments"))
+NAVIGATION = (("Leaderboard", "/ui/leaderboard"), ("Experiments", "/ui/experiments"),
+              ("Checkpoints", "/ui/checkpoints"), ("Playground", "/ui/playground"),
+              ("Architectures", "/ui/architectures"), ("Neurons", "/ui/neurons"))
 
 
 def as_json(value: Any) -> Markup:

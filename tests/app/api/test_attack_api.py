@@ -77,10 +77,11 @@ def test_what_does_not_fit_is_refused_with_its_place(api, checkpoint, problem_of
     image = {"image": GREY}
     for body, pointer in (
         ({}, "/image"), ({"test_image": 0, **image}, "/image"), ({"image": [[2.0] * 8] * 8}, "/image"),
-        ({"image": [[0.5] * 7] * 8}, "/image"), ({"test_image": 359}, "/test_image"), ({"test_image": -1}, "/test_image"),
+        ({"image": [[0.5] * 7] * 8}, "/image"), ({"test_image": 359}, "/test_image"),
+        ({"test_image": -1}, "/test_image"), ({**image, "eps": 0}, "/eps"),
         ({**image, "attack": "pdg"}, "/attack"), ({**image, "attack": "transfer"}, "/attack"),
         ({**image, "attack": "cw"}, "/norm"), ({**image, "parameters": {"stepz": 1}}, "/parameters"),
-        ({**image, "parameters": {"steps": 0}}, "/parameters"), ({**image, "eps": 2}, "/eps"), ({**image, "eps": 0}, "/eps"),
+        ({**image, "parameters": {"steps": 0}}, "/parameters"), ({**image, "eps": 2}, "/eps"),
         ({**image, "label": 10}, "/label"), ({**image, "label": "ten"}, "/label"), ({**image, "norm": "l1"}, "/norm"),
         ({**image, "atack": "pgd"}, "/atack"), ([], ""),
     ):  # fmt: skip

@@ -60,7 +60,8 @@ def test_a_test_image_comes_out_as_an_evaluation_has_it(workshop) -> None:
     evaluation = workshop.evaluated(attacks=[{"name": "fgsm"}], eps=["32/255"], images=80)
     kept = arrays(workshop, evaluation)
     place = int(np.flatnonzero(kept["index"][0] >= 0)[0])
-    run = ask(workshop, evaluation.metrics["checkpoint"], test_image=int(kept["ids"][place]), attack="fgsm", eps="32/255")
+    checkpoint, number = evaluation.metrics["checkpoint"], int(kept["ids"][place])
+    run = ask(workshop, checkpoint, test_image=number, attack="fgsm", eps="32/255")
     assert (run.state, run.metrics["label_from"]) == ("succeeded", "test split"), run.error
     alone = arrays(workshop, run)
     assert alone["label"] == kept["labels"][place]
