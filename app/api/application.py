@@ -32,7 +32,8 @@ from app.api.dependencies import Services
 from app.api.hub import Hub
 from app.api.requests import Requests
 from app.api.security import Gate
-from app.api.ui import assets, home, sign_in
+from app.api.ui import architectures as architecture_pages
+from app.api.ui import assets, home, playground, sign_in
 from app.api.ui import checkpoints as checkpoint_pages
 from app.broker import Doorbell
 from app.domain.access import keys_needed
@@ -75,7 +76,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, assets, checkpoint_pages,
+        home, sign_in, assets, checkpoint_pages, playground, architecture_pages,
         experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
         attacks, pictures, evaluations,
         health, metrics,
