@@ -23,6 +23,7 @@ from app.api import (
     health,
     leaderboard,
     metrics,
+    neurons,
     pictures,
     runs,
     trail,
@@ -35,6 +36,7 @@ from app.api.security import Gate
 from app.api.ui import architectures as architecture_pages
 from app.api.ui import assets, home, playground, sign_in
 from app.api.ui import checkpoints as checkpoint_pages
+from app.api.ui import neurons as neuron_pages
 from app.broker import Doorbell
 from app.domain.access import keys_needed
 from app.settings import Settings, settings
@@ -76,9 +78,9 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
     for module in (
-        home, sign_in, assets, checkpoint_pages, playground, architecture_pages,
+        home, sign_in, assets, checkpoint_pages, playground, architecture_pages, neuron_pages,
         experiments, events, runs, leaderboard, comparison, curves, checkpoints, uploads, catalogues, trail,
-        attacks, pictures, evaluations,
+        attacks, pictures, evaluations, neurons,
         health, metrics,
     ):
         app.include_router(module.router)

@@ -64,7 +64,7 @@ def show_architecture(
     stem: Annotated[Literal["imagenet", "cifar"] | None, Query(description="null: as is usual for it")] = None,
     image_size: Annotated[int | None, Query(ge=8, le=LARGEST_SHOWN, description="null: as is usual for it")] = None,
     classes: Annotated[int, Query(ge=2, le=1000)] = 10,
-    channels: Annotated[Literal[1, 3], Query(description="of the images")] = 3,
+    channels: Annotated[int, Query(ge=1, le=3, description="of the images")] = 3,
 ) -> dict[str, Any]:
     """Kind, kernel, stride, padding, output shape, parameters and multiply-adds of each layer, for images of that
     size: by default 32 pixels and the CIFAR stem for ResNet-20, else 224 and the stem of ImageNet."""
@@ -72,9 +72,8 @@ def show_architecture(
         raise NotFound.of("architecture", name, ARCHITECTURES)
     facts = ARCHITECTURES[name]
     _check_input(facts, stem, image_size)
-    stem = stem or facts.stems[0]
     side = image_size or (32 if facts.stems == ("cifar",) else 224)
-    return _architecture(name, services) | _layers(name, variant, stem, side, classes, channels)
+    return _architecture(name, services) | _layers(name, variant, stem or facts.stems[0], side, classes, channels)
 
 
 def _check_input(facts: Architecture, stem: str | None, image_size: int | None) -> None:

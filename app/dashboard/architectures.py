@@ -13,7 +13,7 @@ SIZES = (8, 28, 32, 64, 96, 224)
 ROW, GAP, TOP = 30, 12, 24  # of the diagram, in its units
 _SHORTCUTS = ("shortcut", "downsample")
 _STEPS = {"relu": "ReLU", "normalise": "normalise", "gain": "gain", "linear": "linear", "max pool": "max pool",
-          "average pool": "average pool", "lif neurons": "LIF neurons", "paralif neurons": "ParaLIF neurons"}  # fmt: skip
+          "average pool": "average pool", "lif neurons": "LIF neurons", "paralif neurons": "ParaLIF neurons"}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ PRIORITY = 10  # the highest: somebody waits for it, and it takes seconds
 class ImageRequest(Strict):
     """Which image: one of the test split, by its number; a file or pixels come beside this."""
 
-    json_fields: ClassVar[frozenset[str]] = frozenset({"test_image", "seed", "parameters", "fresh", "neurons"})
+    json_fields: ClassVar[frozenset[str]] = frozenset({"test_image", "seed", "parameters", "fresh", "neurons", "count"})
     test_image: int | None = Field(
         None, ge=0, le=LARGEST_INDEX, description="its number in the test split, in place of an image of one's own"
     )

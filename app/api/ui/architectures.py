@@ -24,7 +24,7 @@ def list_(services: ServicesOf) -> HTMLResponse:
 def show(
     name: str, services: ServicesOf, variant: Variant = "default", stem: Literal["imagenet", "cifar"] | None = None,
     image_size: Annotated[int | None, Query(ge=8, le=LARGEST_SHOWN)] = None,
-    classes: Annotated[int, Query(ge=2, le=1000)] = 10, channels: Annotated[Literal[1, 3], Query()] = 3,
+    classes: Annotated[int, Query(ge=2, le=1000)] = 10, channels: Annotated[int, Query(ge=1, le=3)] = 3,
 ) -> HTMLResponse:
     """One of them, as the address wants it built."""
     shown = show_architecture(name, services, variant, stem, image_size, classes, channels)

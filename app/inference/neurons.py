@@ -1,0 +1,63 @@
+"""A look at the neurons of a spiking decoder while it answers one image."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.recording import Recording
+    from models.registry import Classifier
+
+
+def watch(
+    model: "Classifier", image: np.ndarray, classes: Sequence[str], *, seed: int, neurons: Sequence[int] | None,
+    count: int,
+) -> dict[str, Any]:
+    """Currents, potentials and spikes of `neurons`, by default the `count` that spike most, JSON-safe.
+
+    image: float32 (C, H, W) in [0, 1]. The draw is the first that `predict` makes of a single image with this seed.
+    Raises ValueError where nothing spikes, IndexError for a neuron that the decoder does not have.
+    """
+    import torch
+
+    from models.noise import KeyedNoise, image_keys
+    from models.recording import record
+
+    keys = image_keys(seed, "predict", torch.zeros(1, dtype=torch.int64))
+    with torch.inference_mode():
+        seen = record(model, torch.from_numpy(image[None]), generator=KeyedNoise(keys))
+    total = seen.spikes.shape[1]
+    chosen = list(neurons) if neurons is not None else _busiest(seen.spikes, count)
+    if wrong := [number for number in chosen if not 0 <= number < total]:
+        raise IndexError(f"the decoder has the neurons 0..{total - 1}, not {wrong[0]}")
+    named = total == len(classes) and model.spec.variant == "paralif"  # a ParaLIF neuron speaks for a class
+    return {
+        **_told(seen, classes), "neuron_count": total,
+        "neurons": [_traces(seen, number, classes[number] if named else None) for number in chosen],
+    }
+
+
+def _busiest(spikes: "Tensor", count: int) -> list[int]:
+    """By number, of those that spike most; the first of equals."""
+    order = np.argsort(-spikes.sum(0).numpy(), kind="stable")[:count]
+    return sorted(int(number) for number in order)
+
+
+def _traces(seen: "Recording", number: int, name: str | None) -> dict[str, Any]:
+    parts = {part: getattr(seen, part)[:, number].tolist() for part in ("current", "potential")}
+    return {"neuron": number, "class": name, **parts, "spikes": seen.spikes[:, number].int().tolist()}
+
+
+def _told(seen: "Recording", classes: Sequence[str]) -> dict[str, Any]:
+    probabilities = seen.logits.softmax(0)
+    answer = int(probabilities.argmax())
+    rule = seen.rule
+    return {
+        "timesteps": len(seen.spikes),
+        "rule": {"kind": rule.kind, "threshold": rule.threshold, "line": rule.line, "resets": rule.resets},
+        "rates": {"input": float(seen.input_spikes.mean()), "neurons": float(seen.spikes.mean())},
+        "answer": {"index": answer, "class": classes[answer], "probability": float(probabilities[answer])},
+    }
