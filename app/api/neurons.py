@@ -22,7 +22,7 @@ class NeuronsBody(WithPixels):
     """Which image, and which neurons."""
 
     neurons: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
-        None, min_length=1, max_length=MOST_NEURONS, description="by number; null: those that spike most"
+        None, min_length=1, max_length=MOST_NEURONS, description="by number; null: those that tell most"
     )
     count: int = Field(10, ge=1, le=MOST_NEURONS, description="how many, where none are named")
 

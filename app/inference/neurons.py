@@ -16,7 +16,7 @@ def watch(
     model: "Classifier", image: np.ndarray, classes: Sequence[str], *, seed: int, neurons: Sequence[int] | None,
     count: int,
 ) -> dict[str, Any]:
-    """Currents, potentials and spikes of `neurons`, by default the `count` that spike most, JSON-safe.
+    """Currents, potentials and spikes of `neurons`, by default of `count` that tell most, JSON-safe.
 
     image: float32 (C, H, W) in [0, 1]. The draw is the first that `predict` makes of a single image with this seed.
     Raises ValueError where nothing spikes, IndexError for a neuron that the decoder does not have.
@@ -30,19 +30,21 @@ def watch(
     with torch.inference_mode():
         seen = record(model, torch.from_numpy(image[None]), generator=KeyedNoise(keys))
     total = seen.spikes.shape[1]
-    chosen = list(neurons) if neurons is not None else _busiest(seen.spikes, count)
+    named = model.spec.variant == "paralif"  # a ParaLIF neuron speaks for a class
+    chosen = list(neurons) if neurons is not None else _telling(seen.spikes, count, hidden=not named)
     if wrong := [number for number in chosen if not 0 <= number < total]:
         raise IndexError(f"the decoder has the neurons 0..{total - 1}, not {wrong[0]}")
-    named = total == len(classes) and model.spec.variant == "paralif"  # a ParaLIF neuron speaks for a class
     return {
         **_told(seen, classes), "neuron_count": total,
         "neurons": [_traces(seen, number, classes[number] if named else None) for number in chosen],
     }
 
 
-def _busiest(spikes: "Tensor", count: int) -> list[int]:
-    """By number, of those that spike most; the first of equals."""
-    order = np.argsort(-spikes.sum(0).numpy(), kind="stable")[:count]
+def _telling(spikes: "Tensor", count: int, *, hidden: bool) -> list[int]:
+    """Of neurons that speak for classes those that spike most; of hidden ones, many of which spike always or never,
+    those nearest to every other step. By number; the first of equals."""
+    rates = spikes.mean(0).numpy()
+    order = np.argsort(-(rates * (1 - rates) if hidden else rates), kind="stable")[:count]
     return sorted(int(number) for number in order)
 
 

@@ -8,6 +8,9 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
 
 PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in"]
+PAGES += ["/ui/checkpoints", "/ui/checkpoints/{paralif}", "/ui/checkpoints/{default}"]
+PAGES += ["/ui/playground?checkpoint={paralif}", "/ui/neurons?checkpoint={paralif}"]
+PAGES += ["/ui/architectures", "/ui/architectures/resnet50?variant=paralif"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -15,7 +18,7 @@ PAGES = ["/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in"]
 def test_a_page_is_accessible_on_a_desk_and_on_a_phone(
     lab: Lab, visit: Callable[..., Page], path: str, scheme: str
 ) -> None:
-    page = visit(lab.url + path, scheme=scheme)
+    page = visit(lab.url + lab.filled(path), scheme=scheme)
     expect(page.locator("h1")).to_have_count(1)
     assert serious_faults(page) == []
     page.set_viewport_size({"width": 390, "height": 844})

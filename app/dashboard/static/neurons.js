@@ -59,7 +59,7 @@ function show(seen) {
 function explained({ variant, rule, timesteps }) {
   const shows = `For ${timesteps} steps the encoder's features arrive as random spikes, and each neuron sums its input current into a membrane potential that leaks.`;
   const fires = {
-    threshold: `It fires where the potential passes the dashed line${rule.resets ? ", and loses one threshold a step later: hence the saw teeth" : "; nothing is reset, so a strong input keeps it firing"}.`,
+    threshold: `It fires where the potential passes the dashed line, at ${rule.line?.toFixed(3)}${rule.resets ? ", and loses as much one step later, which makes the teeth of the saw" : "; nothing is reset, so a strong input keeps it firing"}.`,
     rise: `It fires where its level rises by more than ${rule.threshold?.toFixed(3)} in one step; nothing is reset.`,
     chance: "There is no threshold: at each step a spike is drawn, the likelier the higher the potential, with an even chance at the dashed line.",
   }[rule.kind];
