@@ -66,13 +66,11 @@ def pixels_of(wanted: WithPixels, sent: bytes | None, shape: tuple[int, int, int
     InvalidInput, UnsupportedMedia."""
     if [sent, wanted.image, wanted.test_image].count(None) != 2:
         raise InvalidInput([Problem(FILE, _ONE)])
-    if sent is not None:
-        return decode_image(sent, shape)
-    if wanted.image is None:
-        return None
     try:
-        return read_pixels(wanted.image, shape, 0)
-    except InvalidInput as error:
+        if sent is not None:
+            return decode_image(sent, shape)
+        return None if wanted.image is None else read_pixels(wanted.image, shape, 0)
+    except InvalidInput as error:  # of one image among several, as they see it
         raise InvalidInput([Problem(FILE, problem.detail) for problem in error.problems]) from error
 
 
