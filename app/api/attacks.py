@@ -1,7 +1,7 @@
 """`POST /checkpoints/{id}/attack`: one attack on an image of one's own, and the pictures of what came of it."""
 
 import io
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -41,17 +41,33 @@ async def attack(
     return shown
 
 
-@router.get(
-    "/runs/{run_id}/{picture}.png", tags=["runs"], summary="An attacked image as a picture",
-    response_class=FileResponse, responses={200: {"content": {"image/png": {}}}},
-)
-def picture(
-    run_id: str, picture: Literal["original", "adversarial", "perturbation"], services: ServicesOf
-) -> FileResponse:
-    """Of an `attack` run: the image, its worst neighbour rounded to 8 bits, and their difference, magnified so that
-    the largest change is half the range (by `magnified` of the run's metrics)."""
+_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
+
+
+@router.get("/runs/{run_id}/original.png", tags=["runs"], summary="The image that was attacked",
+            response_class=FileResponse, responses=_PNG)
+def original(run_id: str, services: ServicesOf) -> FileResponse:
+    """Of an `attack` run, as the network sees it: in its native size."""
+    return _picture(run_id, "original", services)
+
+
+@router.get("/runs/{run_id}/adversarial.png", tags=["runs"], summary="The attacked image, rounded to 8 bits",
+            response_class=FileResponse, responses=_PNG)
+def adversarial(run_id: str, services: ServicesOf) -> FileResponse:
+    """Of an `attack` run; `/runs/{id}/adversarial.npz` has the exact values."""
+    return _picture(run_id, "adversarial", services)
+
+
+@router.get("/runs/{run_id}/perturbation.png", tags=["runs"], summary="What an attack changed, magnified",
+            response_class=FileResponse, responses=_PNG)
+def perturbation(run_id: str, services: ServicesOf) -> FileResponse:
+    """Of an `attack` run: grey is no change, the largest change half the range (by `magnified` of its metrics)."""
+    return _picture(run_id, "perturbation", services)
+
+
+def _picture(run_id: str, name: str, services: Services) -> FileResponse:
     with services.database.reading() as session:
-        stored = (runs.get(session, run_id).metrics.get("pictures") or {}).get(picture)
+        stored = (runs.get(session, run_id).metrics.get("pictures") or {}).get(name)
     path = services.settings.data_dir / stored if stored else None
     if path is None or not path.is_file():
         raise NotFound(f"run {run_id} has no such picture; only an attack on one image that succeeded has")

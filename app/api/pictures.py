@@ -12,7 +12,7 @@ from app.storage import datasets, pictures
 router = APIRouter(prefix="/datasets/{name}/images", tags=["catalogues"])
 
 
-@router.get("/{index}.png", summary="An image of the test split", response_class=Response,
+@router.get("/{index}/image.png", summary="An image of the test split", response_class=Response,
             responses={200: {"content": {"image/png": {}}}})
 def image(name: str, index: int, services: ServicesOf) -> Response:
     """As a PNG in its own size; `X-Label` has the number of its class. While no run has used the data set here: 409."""
@@ -33,7 +33,7 @@ def describe(name: str, index: int, services: ServicesOf) -> dict[str, Any]:
     _, label = pictures.test_image(dataset, index, services.settings.data_dir)
     return {
         "dataset": name, "index": index, "label": {"index": label, "class": dataset.classes[label]},
-        "image": f"/datasets/{name}/images/{index}.png", "test_size": dataset.test_size,
+        "image": f"/datasets/{name}/images/{index}/image.png", "test_size": dataset.test_size,
     }
 
 

@@ -34,7 +34,7 @@ async function question() {
   if (!file) {
     const index = Number(form.test_image.value);
     const seen = await ask(address, asJson({ ...wanted, test_image: index }));
-    at("seen").src = `/datasets/${encodeURIComponent(network().dataset)}/images/${index}.png`;
+    at("seen").src = `/datasets/${encodeURIComponent(network().dataset)}/images/${index}/image.png`;
     return seen;
   }
   const body = new FormData();

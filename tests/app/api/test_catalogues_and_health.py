@@ -26,8 +26,9 @@ PATHS = {
     "/runs/{run_id}/verdicts": {"get"}, "/runs/{run_id}/gallery.png": {"get"}, "/compare": {"get"}, "/curves": {"get"},
     "/experiments/{experiment_id}/events": {"get"}, "/runs/{run_id}/log": {"get"},
     "/checkpoints/{checkpoint_id}/attack": {"post"}, "/checkpoints/{checkpoint_id}/neurons": {"post"},
-    "/checkpoints/{checkpoint_id}/evaluations": {"get"}, "/runs/{run_id}/{picture}.png": {"get"},
-    "/datasets/{name}/images/{index}": {"get"}, "/datasets/{name}/images/{index}.png": {"get"},
+    "/checkpoints/{checkpoint_id}/evaluations": {"get"}, "/runs/{run_id}/original.png": {"get"},
+    "/runs/{run_id}/adversarial.png": {"get"}, "/runs/{run_id}/perturbation.png": {"get"},
+    "/datasets/{name}/images/{index}": {"get"}, "/datasets/{name}/images/{index}/image.png": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"}, "/trail": {"get"},
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.dashboard.checkpoints import most_confused
 from app.storage import results, runs
+from models.registry import ModelSpec
 
 CLEAN = {"accuracy": 0.75, "images": 4, "draws": 1, "per_class": [0.5, 1.0] + [None] * 8,
          "confusion": [[1, 1, *[0] * 8], [0, 2, *[0] * 8], *[[0] * 10] * 8]}  # fmt: skip
@@ -16,7 +17,8 @@ def measured(queue) -> str:
     """The id of a checkpoint with an evaluation at three radii."""
     queue.submit()
     fence = queue.must_claim()
-    checkpoint = queue.checkpoint(fence)
+    model = ModelSpec("resnet20", "default", 10, (1, 8, 8), mean=(0.3,), std=(0.4,)).to_dict()
+    checkpoint = queue.checkpoint(fence, spec={"model": model, "classes": list("0123456789"), "epochs": "<5>"})
     queue.succeed(fence)
     fence = queue.must_claim()
     queue.do(results.add_figures, fence, queue.figures(queue.run(fence.run_id)))

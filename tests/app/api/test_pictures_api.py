@@ -17,21 +17,21 @@ def digits(data_dir):
 
 
 def test_an_image_is_the_one_that_evaluations_know_by_this_number(api, digits) -> None:
-    answer = api.get("/datasets/digits/images/17.png")
+    answer = api.get("/datasets/digits/images/17/image.png")
     with Image.open(io.BytesIO(answer.content)) as image:
         np.testing.assert_array_equal(np.asarray(image), digits.test.images[17][..., 0])
     label = int(digits.test.labels[17])
     assert answer.headers["x-label"] == str(label)
     shown = api.get("/datasets/digits/images/17").json()
     assert shown == {"dataset": "digits", "index": 17, "label": {"index": label, "class": str(label)},
-                     "image": "/datasets/digits/images/17.png", "test_size": 359}  # fmt: skip
+                     "image": "/datasets/digits/images/17/image.png", "test_size": 359}  # fmt: skip
 
 
 def test_what_is_not_there_is_said(api, digits, problem_of) -> None:
-    for path in ("/datasets/digits/images/359", "/datasets/digits/images/-1.png", "/datasets/digit/images/0"):
+    for path in ("/datasets/digits/images/359", "/datasets/digits/images/-1/image.png", "/datasets/digit/images/0"):
         problem_of(api.get(path), 404)
     problem_of(api.get("/datasets/digits/images/one"), 422)
 
 
 def test_before_a_run_has_used_the_data_set_it_is_a_conflict(api, problem_of) -> None:
-    assert "decoded" in problem_of(api.get("/datasets/digits/images/0.png"), 409)["detail"]
+    assert "decoded" in problem_of(api.get("/datasets/digits/images/0/image.png"), 409)["detail"]
