@@ -67,10 +67,10 @@ def test_figures_are_verified_from_the_page(lab: Lab, visit: Callable[..., Page]
 
 def test_a_test_image_is_attacked_by_keyboard(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('paralif')}&test_image=9&eps=64/255")
-    expect(page.locator("#before tbody tr")).to_have_count(5)
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)  # the first answer loads torch
     expect(page.get_by_role("status")).to_contain_text("Test image 9")
-    page.get_by_label("attack", exact=True).select_option("fgsm")
-    page.get_by_label("eps").press("Enter")
+    page.locator("select[name=attack]").select_option("fgsm")
+    page.locator("input[name=eps]").press("Enter")
     expect(page.locator("#after caption")).to_contain_text("100 fresh draws", timeout=WORK)
     expect(page.locator("#facts")).to_contain_text("64.00")
     assert page.locator("#attacked").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
@@ -81,7 +81,7 @@ def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callabl
     page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}")
     sent = {"name": "mine.png", "mimeType": "image/png", "buffer": picture()}
     page.get_by_label(re.compile("PNG or JPEG")).set_input_files([sent])
-    expect(page.locator("#before tbody tr")).to_have_count(5)
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
     page.get_by_label("true class").select_option("3")
     page.get_by_role("button", name="Attack it").click()
     expect(page.locator("#after tbody tr").first).to_be_visible(timeout=WORK)
@@ -93,7 +93,7 @@ def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callabl
 def test_layers_follow_the_variant_and_the_size(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(f"{lab.url}/ui/architectures/resnet18")
     page.get_by_label("variant").select_option("lif")
-    page.get_by_label("stem").select_option("cifar")
+    page.locator("select[name=stem]").select_option("cifar")
     page.get_by_label("image size").select_option("32")
     page.get_by_role("button", name="Show").click()
     expect(page.locator("h1")).to_have_text("ResNet-18 lif")
@@ -106,7 +106,7 @@ def test_layers_follow_the_variant_and_the_size(lab: Lab, visit: Callable[..., P
 def test_neurons_are_drawn_with_what_the_route_says(lab: Lab, visit: Callable[..., Page]) -> None:
     checkpoint = lab.checkpoint("paralif")
     page = visit(f"{lab.url}/ui/neurons?checkpoint={checkpoint}&test_image=5&seed=2&count=4")
-    expect(page.locator("#figures tr")).to_have_count(4)
+    expect(page.locator("#figures tr")).to_have_count(4, timeout=WORK)
     wanted = {"test_image": 5, "seed": 2, "count": 4}
     seen = httpx.post(f"{lab.url}/checkpoints/{checkpoint}/neurons", json=wanted).json()
     trains = ["".join("|" if spike else "·" for spike in one["spikes"]) for one in seen["neurons"]]
