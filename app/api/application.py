@@ -10,6 +10,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import (
+    attacks,
     catalogues,
     checkpoints,
     choices,
@@ -18,12 +19,15 @@ from app.api import (
     document,
     documentation,
     errors,
+    evaluations,
     events,
     experiments,
     health,
     leaderboard,
     metrics,
+    neurons,
     open_inference,
+    pictures,
     predictions,
     reports,
     runs,
@@ -88,7 +92,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     for module in (
         *PAGES,
         experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, predictions,
-        open_inference, catalogues, reports, trail, health, metrics, documentation,
+        attacks, pictures, evaluations, neurons, open_inference, catalogues, reports, trail, health, metrics,
+        documentation,
     ):
         app.include_router(module.router)
     document.describe(app, closed=keys_needed(config.keys, config.reached_at))

@@ -2,22 +2,23 @@
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from app.api.dependencies import ServicesOf
-from app.domain.architectures import ARCHITECTURES
+from app.domain.architectures import ARCHITECTURES, Architecture, Variant
 from app.domain.attacks import ATTACKS
 from app.domain.datasets import Dataset, how_to_get
 from app.domain.epsilon import format_epsilon
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
 from app.domain.presets import PRESETS, find_preset, stages
 from app.domain.suites import SUITES
 from app.domain.weights import CHECKPOINT_PREFIX
 from app.storage import datasets, weights
 
 router = APIRouter()
+LARGEST_SHOWN = 512  # pixels a side of a network whose layers are listed
 
 
 @router.get("/datasets", tags=["catalogues"], summary="Known data sets and folders of one's own")
@@ -59,11 +60,32 @@ def list_architectures(services: ServicesOf) -> dict[str, Any]:
 
 
 @router.get("/architectures/{name}", tags=["catalogues"], summary="One network, layer by layer")
-def show_architecture(name: str, services: ServicesOf) -> dict[str, Any]:
-    """Kind, kernel, stride, padding, output shape, parameters and multiply-adds of each layer."""
+def show_architecture(
+    name: str, services: ServicesOf, variant: Variant = "default",
+    stem: Annotated[Literal["imagenet", "cifar"] | None, Query(description="null: as is usual for it")] = None,
+    image_size: Annotated[int | None, Query(ge=8, le=LARGEST_SHOWN, description="null: as is usual for it")] = None,
+    classes: Annotated[int, Query(ge=2, le=1000)] = 10,
+    channels: Annotated[int, Query(ge=1, le=3, description="of the images")] = 3,
+) -> dict[str, Any]:
+    """Kind, kernel, stride, padding, output shape, parameters and multiply-adds of each layer, for images of that
+    size: by default 32 pixels and the CIFAR stem for ResNet-20, else 224 and the stem of ImageNet."""
     if name not in ARCHITECTURES:
         raise NotFound.of("architecture", name, ARCHITECTURES)
-    return _architecture(name, services) | _layers(name)
+    facts = ARCHITECTURES[name]
+    _check_input(facts, stem, image_size)
+    side = image_size or (32 if facts.stems == ("cifar",) else 224)
+    return _architecture(name, services) | _layers(name, variant, stem or facts.stems[0], side, classes, channels)
+
+
+def _check_input(facts: Architecture, stem: str | None, image_size: int | None) -> None:
+    problems = []
+    if stem is not None and stem not in facts.stems:
+        problems.append(Problem("/stem", f"in the query: {facts.name} has the stem {' or '.join(facts.stems)}"))
+    if image_size is not None and image_size < facts.minimum_size:
+        detail = f"in the query: {facts.name} needs images of at least {facts.minimum_size} pixels a side"
+        problems.append(Problem("/image_size", detail))
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _architecture(name: str, services: ServicesOf) -> dict[str, Any]:
@@ -84,18 +106,22 @@ def _local_file(name: str, services: ServicesOf) -> dict[str, Any]:
     return {"local_file": {"place": weights.place(name), "present": found is not None, **known}}
 
 
-@lru_cache
-def _layers(name: str) -> dict[str, Any]:
-    """Of the default variant with 10 classes: at 32x32 with the CIFAR stem for ResNet-20, else as on ImageNet."""
+@lru_cache(maxsize=128)
+def _layers(name: str, variant: Variant, stem: str, side: int, classes: int, channels: int) -> dict[str, Any]:
+    """Built without memory for its weights: only shapes are asked for."""
+    import torch
+
     from models.registry import ModelSpec, build
     from models.summary import layer_table, totals
 
-    side, stem = (32, "cifar") if name == "resnet20" else (224, "imagenet")
-    shape, grey = (3, side, side), (0.5, 0.5, 0.5)
-    model = build(ModelSpec(name, "default", 10, shape, mean=grey, std=grey, stem=stem))
+    shape, grey = (channels, side, side), (0.5,) * channels
+    with torch.device("meta"):
+        model = build(ModelSpec(name, variant, classes, shape, mean=grey, std=grey, stem=stem))
     layers = layer_table(model)
-    listed = [asdict(layer) for layer in layers]
-    return {"input_shape": list(shape), "classes": 10, "layers": listed, "totals": asdict(totals(layers))}
+    return {
+        "variant": variant, "stem": stem, "image_size": side, "input_shape": list(shape), "classes": classes,
+        "layers": [asdict(layer) for layer in layers], "totals": asdict(totals(layers)),
+    }
 
 
 @router.get("/attacks", tags=["catalogues"], summary="Attacks with their parameters")

@@ -17,6 +17,10 @@ NAVIGATION = (
     ("Matrix", "/ui/matrix"),
     ("Compare", "/ui/compare"),
     ("Experiments", "/ui/experiments"),
+    ("Checkpoints", "/ui/checkpoints"),
+    ("Playground", "/ui/playground"),
+    ("Architectures", "/ui/architectures"),
+    ("Neurons", "/ui/neurons"),
 )
 
 

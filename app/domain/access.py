@@ -17,7 +17,7 @@ OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/ui/sign-in", "/ui/sign-ou
 _BY_METHOD: dict[str, Role] = {"GET": "reader", "HEAD": "reader", "OPTIONS": "reader", "POST": "submitter"}
 _ASSETS = re.compile(r"/ui/static/[^/]+")  # the page that asks for a key has its style too
 _EXCEPTIONS: tuple[tuple[str, re.Pattern[str], Role], ...] = (
-    ("POST", re.compile(r"/checkpoints/[^/]+/predict"), "reader"),  # stores nothing
+    ("POST", re.compile(r"/checkpoints/[^/]+/(predict|neurons)"), "reader"),  # stores nothing
     ("POST", re.compile(r"/experiments/plan"), "reader"),
     ("POST", re.compile(r"/v2/models/.+/infer"), "reader"),
     ("GET", re.compile(r"/trail"), "admin"),

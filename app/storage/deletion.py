@@ -14,7 +14,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.errors import Conflict
-from app.domain.lifecycle import TERMINAL
+from app.domain.lifecycle import ONLY_LOOK, TERMINAL
 from app.domain.weights import CONTENT_PREFIX
 from app.storage import experiments
 from app.storage.engine import lock_graph
@@ -33,7 +33,7 @@ def delete(session: Session, experiment_id: str) -> tuple[list[str], list[str]]:
         raise Conflict(f"experiment {experiment_id} is {state}; cancel it first")
     own = [w.run.id for w in wanted]
     doomed = _doomed(session, experiment_id, own)
-    doomed |= _verifications(session, doomed)
+    doomed |= _lookers(session, doomed)
     _refuse_running(session, doomed)
     session.execute(delete_rows(ExperimentRun).where(ExperimentRun.experiment_id == experiment_id))
     session.execute(delete_rows(Experiment).where(Experiment.id == experiment_id))
@@ -69,11 +69,11 @@ def _unowned_ancestors(session: Session, run_ids: Sequence[str]) -> set[str]:
 
 
 def _needed_by(session: Session, run_ids: Set[str]) -> dict[str, set[str]]:
-    """Run -> the runs that need it, of whatever experiment; verifications, which look at results, do not count."""
+    """Run -> the runs that need it, of whatever experiment; those that only look at results do not count."""
     origin, child = aliased(Checkpoint), aliased(Checkpoint)
     queries: list[Any] = [
         select(RunDependency.needs_id, RunDependency.run_id).where(RunDependency.needs_id.in_(run_ids)),
-        select(Run.depends_on, Run.id).where(Run.depends_on.in_(run_ids), Run.kind != "verify"),
+        select(Run.depends_on, Run.id).where(Run.depends_on.in_(run_ids), Run.kind.not_in(ONLY_LOOK)),
         select(origin.run_id, child.run_id).join(child, child.parent_id == origin.id).where(origin.run_id.in_(run_ids)),
         select(origin.run_id, Figure.run_id).join(Figure, Figure.checkpoint_id == origin.id).where(
             origin.run_id.in_(run_ids)
@@ -97,9 +97,9 @@ def _starting_points(session: Session, run_ids: Set[str]) -> list[tuple[str, str
     return [(by_content[named], run_id) for run_id, named in session.execute(live) if named in by_content]
 
 
-def _verifications(session: Session, run_ids: Set[str]) -> set[str]:
-    """Those of checkpoints that go."""
-    found = select(Run.id).where(Run.kind == "verify", Run.depends_on.in_(run_ids))
+def _lookers(session: Session, run_ids: Set[str]) -> set[str]:
+    """Verifications of checkpoints that go, and attacks on single images with them."""
+    found = select(Run.id).where(Run.kind.in_(ONLY_LOOK), Run.depends_on.in_(run_ids))
     return set(session.scalars(found))
 
 

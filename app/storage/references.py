@@ -51,5 +51,9 @@ def references(session: Session) -> Iterator[Reference]:
 def _shown(run_id: str, metrics: Mapping[str, Any]) -> Iterator[Reference]:
     if path := metrics.get("adversarial"):
         yield Reference(path, f"adversarial images of {run_id}")
+    if path := metrics.get("input"):
+        yield Reference(path, f"the image sent to {run_id}")
+    for path in (metrics.get("pictures") or {}).values():
+        yield Reference(path, f"pictures of {run_id}")
     for path in (metrics.get("gallery") or {}).values():
         yield Reference(path, f"gallery of {run_id}")

@@ -16,7 +16,8 @@ from app.storage.identifiers import new_id
 from app.storage.tables import TrailEntry
 
 Action = Literal[
-    "submitted", "cancelled", "archived", "restored", "deleted", "retried", "uploaded", "verification asked"
+    "submitted", "cancelled", "archived", "restored", "deleted", "retried", "uploaded", "verification asked",
+    "attack asked",
 ]
 
 

@@ -62,6 +62,20 @@ class Lab:
     def url(self) -> str:
         return self.service.url
 
+    def checkpoint(self, variant: str) -> str:
+        """The id of the first seed's."""
+        return next(
+            str(run["checkpoint"]) for run in self.experiment["runs"]
+            if run["kind"] == "evaluate" and run["variant"] == variant and run["seed"] == 0
+        )
+
+    def filled(self, path: str) -> str:
+        """A path with `{paralif}` or `{default}` in the place of a checkpoint's id."""
+        ids = {f"{{{variant}}}": self.checkpoint(variant) for variant in SPEC["variants"]}
+        for name, checkpoint in ids.items():
+            path = path.replace(name, checkpoint)
+        return path
+
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:

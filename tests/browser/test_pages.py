@@ -11,6 +11,9 @@ PAGES = [
     "/", "/leaderboard?dataset=digits&format=html", "/ui/sign-in", "/ui/experiments", "/ui/experiments/new",
     "/ui/leaderboard?dataset=digits", "/ui/leaderboard?dataset=cifar10",
     "/ui/curves?dataset=digits", "/ui/matrix?dataset=digits", "/ui/compare?dataset=digits",
+    "/ui/checkpoints", "/ui/checkpoints/{paralif}", "/ui/checkpoints/{default}",
+    "/ui/playground?checkpoint={paralif}", "/ui/neurons?checkpoint={paralif}",
+    "/ui/architectures", "/ui/architectures/resnet50?variant=paralif",
 ]  # fmt: skip
 
 
@@ -19,7 +22,7 @@ PAGES = [
 def test_a_page_is_accessible_on_a_desk_and_on_a_phone(
     lab: Lab, visit: Callable[..., Page], path: str, scheme: str
 ) -> None:
-    page = visit(lab.url + path, scheme=scheme)
+    page = visit(lab.url + lab.filled(path), scheme=scheme)
     expect(page.locator("h1")).to_have_count(1)
     assert serious_faults(page) == []
     page.set_viewport_size({"width": 390, "height": 844})

@@ -21,6 +21,7 @@ _ADVICE = {
     "branch": "lower training.batch_size, decoder.timesteps or decoder.hidden",
     "evaluate": _EVALUATION,
     "verify": _EVALUATION,
+    "attack": _EVALUATION,
 }
 
 

@@ -29,6 +29,10 @@ PATHS = {
     "/runs/{run_id}/verdicts": {"get"}, "/runs/{run_id}/gallery.png": {"get"}, "/compare": {"get"}, "/curves": {"get"},
     "/experiments/{experiment_id}/report": {"get"}, "/checkpoints/{checkpoint_id}/card": {"get"},
     "/experiments/{experiment_id}/events": {"get"}, "/runs/{run_id}/log": {"get"},
+    "/checkpoints/{checkpoint_id}/attack": {"post"}, "/checkpoints/{checkpoint_id}/neurons": {"post"},
+    "/checkpoints/{checkpoint_id}/evaluations": {"get"}, "/runs/{run_id}/original.png": {"get"},
+    "/runs/{run_id}/adversarial.png": {"get"}, "/runs/{run_id}/perturbation.png": {"get"},
+    "/datasets/{name}/images/{index}": {"get"}, "/datasets/{name}/images/{index}/image.png": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"}, "/trail": {"get"},
 }  # fmt: skip
 
@@ -81,6 +85,22 @@ def test_an_architecture_is_shown_layer_by_layer(sqlite_api: httpx.Client, name:
     shown = sqlite_api.get(f"/architectures/{name}").json()
     assert shown["totals"]["parameters"] == parameters == sum(layer["parameters"] for layer in shown["layers"])
     assert {"kind", "kernel", "stride", "padding", "output_shape", "parameters"} <= set(shown["layers"][0])
+
+
+def test_layers_are_shown_for_any_variant_stem_and_size(sqlite_api: httpx.Client, problem_of) -> None:
+    asked = {"variant": "lif", "stem": "cifar", "image_size": 32, "classes": 100, "channels": 1}
+    shown = sqlite_api.get("/architectures/resnet18", params=asked).json()
+    assert {name: shown[name] for name in ("variant", "stem", "image_size", "classes")} == {
+        "variant": "lif", "stem": "cifar", "image_size": 32, "classes": 100,
+    }
+    layers = {layer["name"]: layer for layer in shown["layers"]}
+    assert layers["encoder.stem.conv1"]["output_shape"] == [64, 32, 32]
+    assert layers["encoder.stem.conv1"]["parameters"] == 64 * 9
+    assert layers["decoder.lif"]["output_shape"] == [20, 256]
+    assert layers["decoder.readout"]["parameters"] == 257 * 100
+    for query, pointer in (("stem=imagenet", "/stem"), ("image_size=7", "/image_size"), ("variant=relu", "/variant")):
+        problem = problem_of(sqlite_api.get(f"/architectures/resnet20?{query}"), 422)
+        assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
 
 
 def test_attacks_and_suites_are_listed_with_everything_they_do(sqlite_api: httpx.Client) -> None:

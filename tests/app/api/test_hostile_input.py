@@ -118,11 +118,12 @@ DOCUMENTS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-@pytest.mark.parametrize("place", ["experiment", "verification", "prediction"])
+@pytest.mark.parametrize("place", ["experiment", "verification", "prediction", "attack"])
 def test_a_document_that_is_none_is_refused(service, refused, name: str, place: str) -> None:
     api, checkpoint = service
     paths = {"experiment": "/experiments", "verification": f"/checkpoints/{checkpoint}/verify",
-             "prediction": f"/checkpoints/{checkpoint}/predict"}  # fmt: skip
+             "prediction": f"/checkpoints/{checkpoint}/predict",
+             "attack": f"/checkpoints/{checkpoint}/attack"}  # fmt: skip
     refused(api.post(paths[place], content=DOCUMENTS[name], headers=JSON), 413, 422)
 
 

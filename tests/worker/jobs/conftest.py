@@ -16,13 +16,16 @@ from app.storage.engine import Database
 from app.storage.tables import Run
 from tests.app.work import Queue
 from tests.service import make_settings
+from worker.jobs.attack import run_attack
 from worker.jobs.evaluate import run_evaluate
 from worker.jobs.job import Job
 from worker.jobs.train import run_train
 from worker.jobs.verify import run_verify
 from worker.progress import Progress
 
-JOBS: dict[str, Callable[[Job], None]] = {"train": run_train, "evaluate": run_evaluate, "verify": run_verify}
+JOBS: dict[str, Callable[[Job], None]] = {
+    "train": run_train, "evaluate": run_evaluate, "verify": run_verify, "attack": run_attack,
+}  # fmt: skip
 SHORT = {"attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 2}}], "eps": ["2/255", "8/255"]}
 
 

@@ -1,0 +1,118 @@
+"""Checkpoints, playground, architectures, neurons: what people do there, in a real browser on a real service."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Lab
+
+WORK = 60_000  # ms that a run may take on a busy machine
+
+
+def ask(lab: Lab, path: str) -> Any:
+    return httpx.get(f"{lab.url}{path}").raise_for_status().json()
+
+
+def picture() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_checkpoints_are_filtered_by_the_address_and_lead_to_their_pages(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/checkpoints")
+    expect(page.locator("tbody tr")).to_have_count(4)
+    page.get_by_label("variant").select_option("paralif")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    assert "variant=paralif" in page.url
+    page.locator("tbody a").first.click()
+    expect(page.locator("h1")).to_contain_text("resnet20 paralif on digits")
+    page.goto(f"{lab.url}/ui/checkpoints?architecture=resnet50")
+    expect(page.locator("main")).to_contain_text("No checkpoint is like this")
+
+
+def test_a_checkpoints_page_has_what_was_measured(lab: Lab, visit: Callable[..., Page]) -> None:
+    checkpoint = lab.checkpoint("paralif")
+    page = visit(f"{lab.url}/ui/checkpoints/{checkpoint}")
+    measured = ask(lab, f"/checkpoints/{checkpoint}/evaluations")["items"][0]
+    counts = page.locator("table.confusion td").all_inner_texts()
+    assert sum(int(text or 0) for text in counts) == measured["clean"]["images"] == 359
+    figures = page.get_by_role("region", name="Figures of").locator("tbody tr")
+    expect(figures).to_have_count(1 + len(measured["figures"]))
+    expect(figures.nth(1)).to_contain_text(f"{100 * measured['figures'][0]['robust_accuracy']:.1f}")
+    rate = measured["clean"]["spike_rates"]["input"]
+    expect(page.get_by_role("region", name="Spike rates")).to_contain_text(f"{rate:.3f}")
+    sheet = page.locator("img.sheet")
+    sheet.scroll_into_view_if_needed()
+    expect(sheet).to_have_js_property("complete", True)
+    assert sheet.evaluate("image => image.naturalWidth") > 100
+    page.get_by_role("link", name="8/255", exact=True).click()
+    expect(page.locator("a.chip[aria-current]")).to_have_text("8/255")
+
+
+def test_figures_are_verified_from_the_page(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/checkpoints/{lab.checkpoint('default')}")
+    page.get_by_role("button", name="Compute them again from the file").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Agrees: all", timeout=WORK)
+    page.reload()
+    expect(page.locator("#verified")).to_contain_text("Agrees: all")
+
+
+def test_a_test_image_is_attacked_by_keyboard(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('paralif')}&test_image=9&eps=64/255")
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)  # the first answer loads torch
+    expect(page.get_by_role("status")).to_contain_text("Test image 9")
+    page.locator("select[name=attack]").select_option("fgsm")
+    page.locator("input[name=eps]").press("Enter")
+    expect(page.locator("#after caption")).to_contain_text("100 fresh draws", timeout=WORK)
+    expect(page.locator("#facts")).to_contain_text("64.00")
+    assert page.locator("#attacked").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
+    expect(page.locator("#after td.number").first).to_contain_text("±")
+
+
+def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}")
+    sent = {"name": "mine.png", "mimeType": "image/png", "buffer": picture()}
+    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([sent])
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
+    page.get_by_label("true class").select_option("3")
+    page.get_by_role("button", name="Attack it").click()
+    expect(page.locator("#after tbody tr").first).to_be_visible(timeout=WORK)
+    run = ask(lab, "/runs?kind=attack&limit=1")["items"][0]
+    spec = ask(lab, f"/runs/{run['id']}")["spec"]
+    assert (spec["label"], list(spec["image"])) == (3, ["sha256"])
+
+
+def test_layers_follow_the_variant_and_the_size(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/architectures/resnet18")
+    page.get_by_label("variant").select_option("lif")
+    page.locator("select[name=stem]").select_option("cifar")
+    page.get_by_label("image size").select_option("32")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("h1")).to_have_text("ResNet-18 lif")
+    expect(page.locator("table.layers tbody tr").filter(has_text="decoder.lif")).to_contain_text("20×256")
+    expect(page.locator("svg.net path.arc")).to_have_count(8)
+    expect(page.locator("svg.net path.projection")).to_have_count(3)
+    expect(page.locator("svg.net")).to_contain_text("freeze depth 4")
+
+
+def test_neurons_are_drawn_with_what_the_route_says(lab: Lab, visit: Callable[..., Page]) -> None:
+    checkpoint = lab.checkpoint("paralif")
+    page = visit(f"{lab.url}/ui/neurons?checkpoint={checkpoint}&test_image=5&seed=2&count=4")
+    expect(page.locator("#figures tr")).to_have_count(4, timeout=WORK)
+    wanted = {"test_image": 5, "seed": 2, "count": 4}
+    seen = httpx.post(f"{lab.url}/checkpoints/{checkpoint}/neurons", json=wanted).json()
+    trains = ["".join("|" if spike else "·" for spike in one["spikes"]) for one in seen["neurons"]]
+    assert page.locator("#figures td.mono").all_inner_texts() == trains
+    points = page.evaluate("document.getElementById('raster').data[0].x.length")
+    assert points == sum(train.count("|") for train in trains)
+    drawn = page.evaluate("document.getElementById('membrane').data.map((trace) => trace.y)")
+    assert drawn == [one["potential"] for one in seen["neurons"]]
+    expect(page.locator("#explained")).to_contain_text("even chance")
