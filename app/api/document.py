@@ -66,9 +66,17 @@ def _described(document: dict[str, Any], closed: bool) -> dict[str, Any]:
     for path, item in document["paths"].items():
         for method in _METHODS:
             if method in item:
+                parts["schemas"] |= _taken_out(item[method])
                 _complete(item[method], method.upper(), path, closed)
                 add_examples(item[method], f"{method.upper()} {path}")
     return document
+
+
+def _taken_out(operation: dict[str, Any]) -> dict[str, Any]:
+    """Definitions that the schemas of a body brought along; their references name the components already."""
+    bodies = operation.get("requestBody", {}).get("content", {}).values()
+    found = [body["schema"].pop("$defs", {}) for body in bodies if "schema" in body]
+    return {name: definition for definitions in found for name, definition in definitions.items()}
 
 
 def _complete(operation: dict[str, Any], method: str, path: str, closed: bool) -> None:

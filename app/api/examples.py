@@ -19,7 +19,9 @@ PARAMETERS: dict[str, Any] = {
     "freeze_depth": 3, "norm": "linf", "eps": "8/255", "suite": "quick", "images": 1000, "attack": "pgd",
     "metric": "clean_accuracy", "sort": "robust_accuracy", "format": "json", "state": "succeeded", "kind": "evaluate",
     "archived": False, "restore": False, "files": False, "limit": 50, "cursor": EXPERIMENT, "tail": 100, "offset": 0,
-    "offline": False, "small": True, "draws": 20, "seed": 0, "top": 3,
+    "rows": [ROWS[0], ROWS[1]], "index": 0, "model": CHECKPOINT, "inference-header-content-length": "210",
+    "stem": "cifar", "image_size": 32, "classes": 10, "channels": 3, "offline": False, "small": True,
+    "draws": 20, "seed": 0, "top": 3,
     "idempotency-key": "first-try", "last-event-id": "17",
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',
 }  # fmt: skip
@@ -39,6 +41,18 @@ BODIES: dict[tuple[str, str], Any] = {
     },
     ("POST /checkpoints/{checkpoint_id}/verify", "application/json"): {"clean": True},
     ("POST /checkpoints/{checkpoint_id}/predict", "multipart/form-data"): {"images": [_FILE]},
+    ("POST /checkpoints/{checkpoint_id}/attack", "application/json"): {
+        "test_image": 0, "attack": "pgd", "parameters": {"steps": 5}, "norm": "linf", "eps": "32/255",
+    },
+    ("POST /checkpoints/{checkpoint_id}/attack", "multipart/form-data"): {
+        "image": _FILE, "attack": "pgd", "eps": "32/255",
+    },
+    ("POST /checkpoints/{checkpoint_id}/neurons", "application/json"): {"test_image": 0, "neurons": [3], "seed": 0},
+    ("POST /checkpoints/{checkpoint_id}/neurons", "multipart/form-data"): {"image": _FILE, "count": 10},
+    ("POST /v2/models/{model}/infer", "application/json"): {
+        "inputs": [{"name": "images", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [0.5] * 64}],
+        "parameters": {"draws": 20, "seed": 0},
+    },
     ("POST /checkpoints/{checkpoint_id}/predict", "application/json"): {
         "images": [_GREY], "draws": 20, "seed": 0, "top": 2,
     },

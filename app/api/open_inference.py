@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 PARAMETERS = ("draws", "seed", "binary_data_output")
 HeaderLength = Annotated[str | None, Header(alias=protocol.HEADER, max_length=20)]
 _BODY = {"requestBody": {"required": True, "content": {
-    "application/json": {"schema": InferRequest.model_json_schema()},
+    "application/json": {"schema": InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")},
     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
 }}}  # fmt: skip
 
