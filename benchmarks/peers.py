@@ -18,6 +18,18 @@ from models.registry import Classifier
 Run = Callable[[int], Tensor]  # seed -> adversarial images
 
 
+class InFloat32(torch.nn.Module):
+    """ART's HopSkipJump asks about images in float64."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.float())
+        return logits
+
+
 @dataclass(frozen=True)
 class Budget:
     """What each attack may spend, ours and theirs alike."""
@@ -58,7 +70,7 @@ class Peers:
         self.torchattacks, self.foolbox, self.art = torchattacks, foolbox.attacks, art.attacks.evasion
         self.foolbox_model = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
         self.classifier = art.estimators.classification.PyTorchClassifier(
-            model, loss=torch.nn.CrossEntropyLoss(), input_shape=tuple(x0.shape[1:]),
+            InFloat32(model), loss=torch.nn.CrossEntropyLoss(), input_shape=tuple(x0.shape[1:]),
             nb_classes=int(model.spec.classes), clip_values=(0.0, 1.0),
         )
 
@@ -223,7 +235,7 @@ class Peers:
         return lambda seed: torch.cat([attack(self.foolbox_model, x, y, epsilons=eps)[1] for x, y in parts])
 
     def _by_art(self, attack: Any) -> Run:
-        return lambda seed: torch.from_numpy(attack.generate(self.x0.numpy(), self.labels.numpy()))
+        return lambda seed: torch.from_numpy(attack.generate(self.x0.numpy(), self.labels.numpy())).float()
 
 
 def in_turn(model: Classifier, x0: Tensor, labels: Tensor, attacks: list[Callable[[Tensor, Tensor], Tensor]]) -> Tensor:
