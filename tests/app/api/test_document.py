@@ -11,9 +11,11 @@ import pytest
 
 from app.api.documentation import ASSETS
 from app.api.examples import BODIES
+from app.storage import datasets
 from app.storage.engine import Database
 from tests.app.work import Queue, verdict
 from tests.service import make_settings
+from worker.data import load
 
 METHODS = ("get", "put", "post", "delete", "patch")
 BINARY = ("image/png", "image/svg+xml", "application/octet-stream", "text/html", "application/x-latex")
@@ -91,6 +93,8 @@ def filled(
 ) -> tuple[httpx.Client, dict[str, str]]:
     """A service in which there is one of everything, and the names of them."""
     queue = Queue(module_database, tmp_path_factory.mktemp("document"))
+    digits = datasets.find("digits", queue.data_dir)
+    load(digits.name, digits.fingerprint, digits.classes, digits.shape, queue.data_dir)
     experiment = queue.submit(variants=["default", "lif"], seeds=[0, 1])
     queue.work_off(lambda run: {"robust_accuracy": 0.3}, lambda run, eps: [verdict(0, eps)], files=True)
     api = serve_module(make_settings(data_dir=queue.data_dir, database_url=module_database.url))
