@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import logs
 from app.storage import results, runs, workers
 from app.storage.engine import Database
+from app.storage.listed_runs import KnownRuns
 from tests.service import make_settings
 
 
@@ -131,7 +132,7 @@ def test_an_error_of_ours_names_the_request_under_which_the_log_has_it(config, s
         raise RuntimeError("a bug")
 
     api = serve(config)
-    monkeypatch.setattr(runs, "page", bug)
+    monkeypatch.setattr(KnownRuns, "page", bug)
     answer = api.get("/runs", headers={"X-Request-ID": "n3"})
     assert "under request n3" in problem_of(answer, 500)["detail"]
     assert answer.headers["x-request-id"] == "n3"
