@@ -104,6 +104,7 @@ class Found:
     took: float
     resident: list[float]  # MiB, once a second
     average: float  # load average at its end
+    reports: str  # how many the worker made
 
     @property
     def all_times(self) -> list[float]:
@@ -114,7 +115,7 @@ class Found:
 
 
 def load(address: str, pid: int, database: Database, data_dir: Path, given: argparse.Namespace) -> Found:
-    """Clients, then a worker that goes on for a little longer than they ask; then all experiments end."""
+    """Clients, and a worker that goes on until the last of them has its answer; then all experiments end."""
     live = begin(database, data_dir, LIVE)
     wanted = {"experiments": live, "ahead": AHEAD_SECONDS,
               **{name: getattr(given, name) for name in ("streams", "seconds", "rate", "connections")}}  # fmt: skip
@@ -123,21 +124,24 @@ def load(address: str, pid: int, database: Database, data_dir: Path, given: argp
         [*module, "benchmarks.load_clients", address, json.dumps(wanted)], stdout=subprocess.PIPE, text=True
     )
     time.sleep(AHEAD_SECONDS / 2)
-    seconds = str(given.seconds + AHEAD_SECONDS)
-    writing = subprocess.Popen([*module, "benchmarks.load_lab", database.url, str(data_dir), seconds, *live])
+    worker = [*module, "benchmarks.load_lab", database.url, str(data_dir), str(given.seconds), *live]
+    writing = subprocess.Popen(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     time.sleep(AHEAD_SECONDS / 2)
     resident: list[float] = []
     watched = threading.Event()
     watching = threading.Thread(target=watch, args=(pid, resident, watched))
     spent, began = cpu_seconds(pid), time.monotonic()
     watching.start()
-    said, _ = asking.communicate()
+    assert asking.stdout is not None
+    asking.stdout.readline()  # all is asked
     cpu, took = cpu_seconds(pid) - spent, time.monotonic() - began
     watched.set()
     watching.join()
-    if asking.returncode or writing.wait():
+    reports, _ = writing.communicate()
+    said, _ = asking.communicate()
+    if asking.returncode or writing.returncode:
         raise SystemExit("a client or the worker failed; see above")
-    return Found(json.loads(said), cpu, took, resident, os.getloadavg()[0])
+    return Found(json.loads(said), cpu, took, resident, os.getloadavg()[0], reports.strip())
 
 
 def watch(pid: int, resident: list[float], stop: threading.Event) -> None:
@@ -159,6 +163,7 @@ def report(found: Found, database: Database) -> list[str]:
         *lines, "",
         f"{count} requests in {found.took:.0f} s, errors: {errors or 'none'}; {1000 * found.cpu / count:.2f} ms CPU a "
         f"request with streams and all, {found.cpu / found.took:.2f} cores; load average {found.average:.1f}. "
+        f"The worker made {found.reports}. "
         f"{streams(found.clients['streams'], database)}, {kinds[0]} reports of progress, {kinds[1]} ends. Resident: "
         f"{first:.1f} MiB in the first {minute} s, {last:.1f} MiB in the last ({last - first:+.1f}), "
         f"{max(found.resident):.1f} at most.",

@@ -1,8 +1,9 @@
 """Who asks, in `benchmarks/load.py`: requests at a fixed rate over so many connections, and open event streams.
 
-    python -m benchmarks.load_clients ADDRESS '{"seconds": 20, "rate": 200, ...}'      # prints what it found, as JSON
+    python -m benchmarks.load_clients ADDRESS '{"seconds": 20, "rate": 200, ...}'  # prints `asked`, then what it found
 
-Written on bare sockets, so that this process takes little of the machine that the service runs on.
+What it found is one line of JSON. Written on bare sockets, so that this process takes little of the machine that the
+service runs on.
 """
 
 import asyncio
@@ -113,6 +114,7 @@ async def main(address: str, given: dict[str, Any]) -> dict[str, Any]:
     await asyncio.sleep(given["ahead"])
     load = Load(address, asked)
     await load.ask(given["seconds"], given["rate"], given["connections"])
+    print("asked", flush=True)  # the worker may end what the streams wait for
     ended = await asyncio.wait_for(asyncio.gather(*streams), 300)
     return {"times": load.times, "errors": load.errors, "streams": ended}
 

@@ -1,11 +1,12 @@
 """The lab of `benchmarks/load.py`: what is stored in it, and the worker that writes while others read.
 
-    python -m benchmarks.load_lab DATABASE_URL DATA_DIR SECONDS EXPERIMENT...      # the worker, a process of its own
+    python -m benchmarks.load_lab DATABASE_URL DATA_DIR SECONDS EXPERIMENT...      # the worker, until its input ends
 
 Rows are as the API and the workers would have written them, through the same functions; nothing is computed.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,14 +128,14 @@ class Worker:
             found = [w.run for one in live for w in experiments.runs_of(session, one) if w.run.state == "running"]
             self._number = stored(session)
         self._fences = [Fence(run.id, run.owner or "", run.attempt) for run in found]
-        self._reports = 0
+        self.reports = 0
 
-    def work(self, seconds: float) -> None:
-        """Then all ends well."""
+    def work(self, seconds: float, stop: threading.Event) -> None:
+        """Until told to stop, which is expected after so many seconds; then all ends well."""
         began = time.monotonic()
-        while (now := time.monotonic()) < began + seconds:
-            self._report(min(0.99, (now - began) / seconds))
-            time.sleep(max(0.0, began + self._reports / REPORTS_A_SECOND - time.monotonic()))
+        while not stop.is_set():
+            self._report(1 - 0.5 ** ((time.monotonic() - began) / seconds))
+            time.sleep(max(0.0, began + self.reports / REPORTS_A_SECOND - time.monotonic()))
         for fence in self._fences:
             with self._database.writing() as session:
                 finish(session, runs.get(session, fence.run_id))
@@ -143,15 +144,15 @@ class Worker:
                 finish(session, run)
 
     def _report(self, progress: float) -> None:
-        self._reports += 1
-        turn, which = divmod(self._reports, len(self._fences))
+        self.reports += 1
+        turn, which = divmod(self.reports, len(self._fences))
         told: dict[str, Any] = {"progress": progress, "phase": f"epoch {turn}"}
         if turn % EPOCH_EVERY == 0:
             told["metrics"] = {"epochs": [epoch(n) for n in range(1 + turn // EPOCH_EVERY)]}
         with self._database.writing() as session:
             runs.report(session, self._fences[which], **told)
-        if self._reports % ENDS_EVERY == 0:
-            self._end_one(self._number + self._reports // ENDS_EVERY)
+        if self.reports % ENDS_EVERY == 0:
+            self._end_one(self._number + self.reports // ENDS_EVERY)
 
     def _end_one(self, number: int) -> None:
         """The lab stays as large as it is: the oldest goes."""
@@ -163,5 +164,9 @@ class Worker:
 
 if __name__ == "__main__":
     opened = Database(sys.argv[1])
-    Worker(opened, Path(sys.argv[2]), sys.argv[4:]).work(float(sys.argv[3]))
+    told = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+    worker = Worker(opened, Path(sys.argv[2]), sys.argv[4:])
+    worker.work(float(sys.argv[3]), told)
+    print(worker.reports, "reports")
     opened.close()
