@@ -9,14 +9,18 @@ made from the database alone. One that was made from later commits than it is ke
 never shown late. An answer made from little of the database says a narrower version of that, `figures`: where other
 commits came, that is asked, and while it is the same the answer stays.
 
+Of those who ask the same at the same time one works, and the others may have what it made if it began after they came:
+all that was committed before they asked is in it, though more may have been committed since.
+
 Bodies have an `ETag`: who has it already is told so (304), and sent nothing.
 """
 
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from fastapi import Request, Response
 
@@ -31,6 +35,7 @@ _ASK_FIRST = "private, no-cache"  # a browser may keep it, and asks each time wh
 class Kept:
     """An answer's parts, from which a response is made each time."""
 
+    begun: int  # numbers grow in the order of time
     version: Hashable
     figures: Hashable
     body: bytes
@@ -46,6 +51,7 @@ class Answers:
     _size: int = 0
     _making: dict[Hashable, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turns: Iterator[int] = field(default_factory=count)
 
     def of(
         self, request: Request, database: Database, make: Callable[[], Response], *, wanted: str = "json",
@@ -63,15 +69,18 @@ class Answers:
         figures: Callable[[], Hashable] | None = None,
     ) -> Kept:
         """What was kept, or is made now."""
-        version = latest()
+        came, version = next(self._turns), latest()
         if (found := self._find(key, version)) is not None:
             return found
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         try:
             with making:
-                version = latest()  # somebody may have made it while this one waited
-                return self._find(key, version) or self._renewed(key, version, make, figures)
+                waited_for = self._kept.get(key)
+                if waited_for is not None and waited_for.begun > came:
+                    return waited_for
+                begun, version = next(self._turns), latest()
+                return self._find(key, version) or self._renewed(key, begun, version, make, figures)
         finally:
             with self._lock:
                 self._making.pop(key, None)
@@ -85,19 +94,20 @@ class Answers:
             return found
 
     def _renewed(
-        self, key: Hashable, version: Hashable, make: Callable[[], Response], figures: Callable[[], Hashable] | None
+        self, key: Hashable, begun: int, version: Hashable, make: Callable[[], Response],
+        figures: Callable[[], Hashable] | None,
     ) -> Kept:
         narrow = None if figures is None else figures()
         known = self._kept.get(key)
         if figures is not None and known is not None and known.figures == narrow:
-            return self._store(key, replace(known, version=version))
+            return self._store(key, replace(known, begun=begun, version=version))
         made = make()
         body = bytes(made.body)
         headers = {k: v for k, v in made.headers.items() if k != "content-length"}
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         size = len(body) + len(str(key)) + ENTRY_BYTES
         headers = {"cache-control": _ASK_FIRST, **headers, "etag": tag}
-        return self._store(key, Kept(version, narrow, body, headers, size))
+        return self._store(key, Kept(begun, version, narrow, body, headers, size))
 
     def _store(self, key: Hashable, kept: Kept) -> Kept:
         with self._lock:

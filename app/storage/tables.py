@@ -181,6 +181,7 @@ class Figure(Table):
     __tablename__ = "figures"
     __table_args__ = (
         Index("ix_figures_board", "dataset", "norm", "eps", "suite"),
+        Index("ix_figures_version", "dataset", "created_at"),  # all that is read to know whether figures came or went
         Index("ix_figures_row", "training_group", "protocol_id"),  # a row's id is a digest of these two
     )
 

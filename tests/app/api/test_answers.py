@@ -1,7 +1,10 @@
 """Answers that are kept are the ones that would be made."""
 
+import threading
 import time
 from collections.abc import Callable
+from copy import copy
+from itertools import count
 from typing import Any
 
 import httpx
@@ -62,6 +65,36 @@ def test_a_commit_while_an_answer_is_made_has_it_made_again() -> None:
 
     bodies = [answers.get("key", lambda: commits[0], make).body for _ in range(3)]
     assert bodies == [b"2", b"3", b"4"]
+
+
+def test_who_waits_has_what_was_begun_after_it_came_and_nothing_that_was_begun_before() -> None:
+    """Each question is followed by a commit, as while somebody writes all the time."""
+    answers, commits, made = Answers(), count(), []
+    first_began, others_wait = threading.Event(), threading.Event()
+
+    def make() -> Response:
+        made.append(1)
+        if len(made) == 1:
+            first_began.set()
+            assert others_wait.wait(30)
+        return Response(str(len(made)))
+
+    def ask() -> None:
+        got.append(answers.get("key", lambda: next(commits), make).body)
+
+    got: list[bytes] = []
+    first = threading.Thread(target=ask)
+    first.start()
+    assert first_began.wait(30)
+    others = [threading.Thread(target=ask) for _ in range(5)]
+    for other in others:
+        other.start()
+    while next(copy(commits)) < 7:  # asked before they wait: twice by the first, once by each of the others
+        time.sleep(0.001)
+    others_wait.set()
+    for thread in (first, *others):
+        thread.join()
+    assert sorted(got) == [b"1", *[b"2"] * 5]
 
 
 def test_what_raises_is_not_kept_and_blocks_nobody() -> None:
