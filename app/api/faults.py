@@ -4,17 +4,42 @@ pydantic names the tried member of a union in an error's place, and reports each
 leads nowhere in the body is such a name; the faults of one place become one, which names all that is allowed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
-from app.domain.errors import Problem, suggestion
+from app.domain.errors import InvalidInput, Problem, suggestion
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MOST_PROBLEMS = 50
 _SHOULD = "Input should be "
 _WHOLE_BODY = {"missing": "a JSON body is required", "string_unicode": "a field's name holds half a character"}
+
+
+def read_json(content: bytes, model: type[ModelT]) -> ModelT:
+    """A body that a route reads by itself. Raises InvalidInput."""
+    return fitting(lambda: model.model_validate_json(content), lambda: _parsed(content), model)
+
+
+def fitting(read: Callable[[], ModelT], body: Callable[[], Any], model: type[ModelT]) -> ModelT:
+    """What `read` makes of a `body`. Raises InvalidInput in place of pydantic's ValidationError."""
+    try:
+        return read()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in found]
+        raise InvalidInput(problems_of(faults, body(), model)) from error
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return from_json(content)
+    except ValueError:
+        return None
 
 
 def problems_of(errors: Iterable[Mapping[str, Any]], body: Any, model: type[BaseModel]) -> list[Problem]:

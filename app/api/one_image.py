@@ -7,12 +7,11 @@
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from app.api.faults import problems_of
+from app.api.faults import fitting, read_json
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 from app.domain.single_attack import ImageRequest
 from app.inference.images import decode_image, read_pixels
@@ -47,7 +46,7 @@ async def read_one_image(request: Request, model: type[WantedT]) -> tuple[Wanted
     """What is wanted, and the file where one came. Raises InvalidInput, UnsupportedMedia."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _validated(await request.body(), model), None
+        return read_json(await request.body(), model), None
     if kind != "multipart/form-data":
         raise UnsupportedMedia(f"send multipart/form-data or application/json, not {kind or 'nothing'}")
     try:
@@ -74,20 +73,10 @@ def pixels_of(wanted: WithPixels, sent: bytes | None, shape: tuple[int, int, int
         raise InvalidInput([Problem(FILE, problem.detail) for problem in error.problems]) from error
 
 
-def _validated(content: bytes, model: type[WantedT]) -> WantedT:
-    try:
-        return model.model_validate_json(content)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(_faults(error), _parsed(content), model)) from error
-
-
 def _from_form(form: FormData, model: type[WantedT]) -> WantedT:
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     read = {name: _parsed_or_text(value) if name in model.json_fields else value for name, value in fields.items()}
-    try:
-        return model.model_validate(read)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(_faults(error), read, model)) from error
+    return fitting(lambda: model.model_validate(read), lambda: read, model)
 
 
 def _parsed_or_text(value: str) -> Any:
@@ -95,14 +84,3 @@ def _parsed_or_text(value: str) -> Any:
         return from_json(value)
     except ValueError:
         return value
-
-
-def _faults(error: ValidationError) -> list[dict[str, Any]]:
-    return [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False, include_input=False)]
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return from_json(content)
-    except ValueError:
-        return None

@@ -8,13 +8,12 @@ import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field, ValidationError
-from pydantic_core import from_json
+from pydantic import Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Services, ServicesOf
-from app.api.faults import problems_of
+from app.api.faults import read_json
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict
 from app.inference.batcher import Arrival
@@ -170,22 +169,8 @@ def _from_files(
 
 
 def _from_pixels(content: bytes, shape: Shape, take: Callable[[int], None], options: PredictOptions) -> Question:
-    try:
-        body = PredictBody.model_validate_json(content)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(_faults(error), _parsed(content), PredictBody)) from error
+    body = read_json(content, PredictBody)
     take(len(body.images))
     images = np.stack([read_pixels(pixels, shape, i) for i, pixels in enumerate(body.images)])
     given = {name: getattr(body, name) for name in PredictOptions.model_fields if name in body.model_fields_set}
     return Question(images, options.model_copy(update=given))
-
-
-def _faults(error: ValidationError) -> list[dict[str, Any]]:
-    return [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_url=False, include_input=False)]
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return from_json(content)
-    except ValueError:
-        return None

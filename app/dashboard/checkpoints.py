@@ -10,16 +10,6 @@ from app.domain.subject import settings_of
 
 LARGEST_MATRIX = 20  # classes; of more, only what is confused most is shown
 CONFUSED = 15
-_SNIPPET = '''from pathlib import Path
-
-import torch
-from models.checkpoint import load
-
-model, metadata = load(Path("{file}"))  # on the CPU, in eval mode
-pixels = torch.rand(1, {shape})  # (batch, channels, height, width) in [0, 1]
-with torch.no_grad():
-    logits = model.decoder(model.encoder(pixels), draws={draws})  # (draws, batch, classes)
-print(logits.softmax(-1).mean(0))'''
 
 
 def list_page(
@@ -41,18 +31,9 @@ def checkpoint_page(
     clean = evaluations[0]["clean"] if evaluations else None
     return render(
         "checkpoint.html", c=checkpoint, evaluations=[evaluation_table(one) for one in evaluations], shown=shown,
-        clean=clean, settings=training_settings(checkpoint), snippet=snippet(checkpoint),
+        clean=clean, settings=training_settings(checkpoint), snippet=checkpoint["snippet"],
         by_class=by_class(clean, classes), matrix=matrix(clean, classes), confused=most_confused(clean, classes),
         may_submit=covers(role, "submitter"), spiking=checkpoint["variant"] != "default",
-    )
-
-
-def snippet(checkpoint: Mapping[str, Any]) -> str:
-    """Python that loads the downloaded file and answers an image."""
-    model = checkpoint["spec"]["model"]
-    return _SNIPPET.format(
-        file=f"{checkpoint['id']}.safetensors", shape=", ".join(map(str, model["image_shape"])),
-        draws=1 if checkpoint["variant"] == "default" else 20,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from app.dashboard.curves import chart
 from app.dashboard.figures import difference_drawn, points
 from app.dashboard.filters import Field, fields
+from app.dashboard.leaderboard import downloads
 from app.dashboard.links import Query
 from app.dashboard.rendering import environment, render
 from app.domain.leaderboard import OK
@@ -22,6 +23,7 @@ def comparison_page(found: Mapping[str, Any], chance: float | None) -> str:
         chart=chart([_line("A", found["a"]), _line("B", found["b"])], norm, chance),
         radii={p["eps"]: p["eps_text"] for side in ("a", "b") for p in found[side]["curve"]},
         seeds=(found["robust_accuracy"] or {}).get("by_seed", {}),
+        downloads=downloads("/compare", [(side, found[side]["id"]) for side in ("a", "b")]),
     )
 
 
