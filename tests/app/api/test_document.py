@@ -101,7 +101,8 @@ def filled(
     rows = [row["id"] for row in api.get("/leaderboard?dataset=digits").json()["rows"]]
     checkpoint = api.get("/checkpoints").json()["items"][0]["id"]
     evaluation = api.get("/runs?kind=evaluate").json()["items"][0]["id"]
-    known = {"experiment_id": experiment, "run_id": evaluation, "checkpoint_id": checkpoint, "a": rows[0], "b": rows[1]}
+    known = {"experiment_id": experiment, "run_id": evaluation, "checkpoint_id": checkpoint, "a": rows[0], "b": rows[1],
+             "model": checkpoint}  # fmt: skip
     return api, known
 
 
