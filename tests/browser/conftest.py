@@ -35,6 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(GROUP)
+            item.add_marker(pytest.mark.slow)  # making the lab takes half a minute
 
 
 @pytest.fixture(scope="session")

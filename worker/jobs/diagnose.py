@@ -72,7 +72,7 @@ def anchor(
         with job.database.reading() as session:
             known = results.robust_of_parent(session, checkpoint, [protocol.identity(e) for e in protocol.eps])
     # Of other recipes than ours we know nothing, and nothing of what a checkpoint that was the start has seen.
-    start = str(checkpoint.spec["run"].get("model", {}).get("weights", ""))
+    start = str(checkpoint.spec.get("run", {}).get("model", {}).get("weights", ""))
     standard = subject["recipe"] in UNDEFENDED and not start.startswith(CONTENT_PREFIX)
     siblings = {parse_epsilon(eps): Sibling(accuracy, protocol.images, standard) for eps, accuracy in known.items()}
     return [result.to_dict() for result in default_sibling(protocol, siblings)]

@@ -15,6 +15,7 @@ from app.domain.plan import (
     make_protocol,
     resolve_training,
 )
+from app.domain.recipes import UNDEFENDED
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec
 from app.domain.subject import epochs_text, group_of, settings_text
 from app.domain.weights import SourceCheckpoint, WeightsSource
@@ -392,3 +393,7 @@ def test_adversarial_training_is_in_the_headline_radius_in_both_phases_and_rows_
     assert settings_text(spec_of(narrow, "branch", variant="lif")) == "trained against eps 8/255"
     assert {r.key for r in usual}.isdisjoint(r.key for r in narrow)
     assert all("adversary" not in r.spec["training"] for r in plan() if r.kind != "evaluate")
+
+
+def test_only_recipes_that_see_no_adversarial_images_are_held_to_the_anchor() -> None:
+    assert UNDEFENDED == {"default", "study"}
