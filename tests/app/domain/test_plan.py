@@ -396,4 +396,4 @@ def test_adversarial_training_is_in_the_headline_radius_in_both_phases_and_rows_
 
 
 def test_only_recipes_that_see_no_adversarial_images_are_held_to_the_anchor() -> None:
-    assert UNDEFENDED == {"default", "study"}
+    assert {"default", "study"} == UNDEFENDED
