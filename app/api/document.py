@@ -84,7 +84,7 @@ def _complete(operation: dict[str, Any], method: str, path: str, closed: bool) -
     answers = operation["responses"]
     answers.pop("4XX", None)
     told = _ANY | (_CLOSED if role else {}) | ({} if method == "GET" else _CHANGES)
-    told |= {"409": _CHANGES["409"]} if path in ("/compare", "/datasets/{name}") else {}
+    told |= {"409": _CHANGES["409"]} if path == "/compare" or path.startswith("/datasets/{name}") else {}
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     answers |= {status: {"description": what, "content": content} for status, what in told.items()}
     needs: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES] if role else []

@@ -91,12 +91,12 @@ def test_with_keys_nothing_is_answered_without_one(
 def test_a_fault_would_be_found(
     settings: Settings, serve: Callable[[Settings], httpx.Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.api import runs
+    from app.storage.listed_runs import KnownRuns
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(runs.runs, "page", broken)
+    monkeypatch.setattr(KnownRuns, "page", broken)
     done = fuzz(serve(settings), tmp_path, "--include-path", "/runs", "--max-failures", "1", seconds=30)
     assert done.returncode == 1
     assert "Server error" in done.stdout
