@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES, SPIKING
+from app.domain.architectures import ARCHITECTURES, SPIKING, VARIANT_FACTS
 from app.domain.attacks import find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
@@ -255,17 +255,9 @@ def _branch_run(
     return PlannedRun("branch", spec, parent.key)
 
 
-# Which settings of the decoder a variant reads; the others must not keep two equal runs apart.
-_COMMON = {"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"}
-_SETTINGS = {
-    "lif": _COMMON | {"hidden", "beta"},
-    "paralif": _COMMON | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "estimator"},
-}
-
-
 def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
-    """The settings that this variant's head depends on."""
-    return {name: value for name, value in decoder.model_dump().items() if name in _SETTINGS[variant]}
+    """The settings that this variant's head depends on; the others must not keep two equal runs apart."""
+    return {name: value for name, value in decoder.model_dump().items() if name in VARIANT_FACTS[variant].settings}
 
 
 def _training_dict(training: CellTraining, rates: tuple[float, float]) -> dict[str, Any]:
