@@ -65,19 +65,19 @@ def layer_table(model: Classifier) -> list[Layer]:
     """The rows of a network, traced on torch's meta device: shapes only, nothing is computed."""
     traced = copy.deepcopy(model).to("meta")
     rows: list[Layer] = []
+    known = tuple(f"{name}." for name, module in traced.named_modules() if type(module) in _KINDS)
     for name, module in traced.named_modules():
-        if kind := _kind(module):
+        if kind := _KINDS.get(type(module)) or (None if name.startswith(known) else _unknown(module)):
             module.register_forward_hook(_recorder(name, kind, rows))
     with evaluating(traced), torch.no_grad():
         traced(torch.zeros(1, *model.spec.image_shape, device="meta"))
     return rows
 
 
-def _kind(module: nn.Module) -> str | None:
-    """What the row says; None for a module that has none. One that no table knows has its class's name, if it is a
-    leaf with parameters."""
+def _unknown(module: nn.Module) -> str | None:
+    """The class's name of a leaf with parameters that no table knows; those inside a layer count with it."""
     leaf = next(module.children(), None) is None and next(module.parameters(), None) is not None
-    return _KINDS.get(type(module), type(module).__name__ if leaf else None)
+    return type(module).__name__ if leaf else None
 
 
 def totals(layers: Sequence[Layer]) -> Totals:

@@ -4,7 +4,7 @@ under the same names how each is built: `models.declared`."""
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from app.domain.plugins import catalogue
+from app.domain.plugins import Catalogue
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class VariantFacts:
 
 
 _COMMON = frozenset({"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"})
-VARIANT_FACTS = catalogue(
+VARIANT_FACTS = Catalogue(
     "variants", VariantFacts,
     (
         VariantFacts("default", "default", "a linear layer on the encoder's features"),
@@ -66,7 +66,7 @@ class Architecture:
     weights: tuple[Weights, ...] = ()
 
 
-ARCHITECTURES = catalogue(
+ARCHITECTURES = Catalogue(
     "architectures", Architecture,
     (
         Architecture(

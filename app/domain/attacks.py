@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.domain.errors import suggestion
-from app.domain.plugins import catalogue
+from app.domain.plugins import Catalogue
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -81,7 +81,7 @@ _GRADIENT = Parameter(
     choices=(OWN_GRADIENT, "sampled", EXPECTED_GRADIENT, *SURROGATE_GRID),
 )
 
-ATTACKS = catalogue(
+ATTACKS = Catalogue(
     "attacks", Attack,
     (
         Attack(

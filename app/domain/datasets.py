@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.domain.attacks import Norm
-from app.domain.plugins import catalogue
+from app.domain.plugins import Catalogue
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _mnist_files(folder: str) -> tuple[tuple[str, ...], ...]:
     return tuple(f"{folder}/raw/{part}" for part in parts), tuple(f"{folder}/raw/{part}.gz" for part in parts)
 
 
-KNOWN = catalogue(
+KNOWN = Catalogue(
     "datasets", DatasetFacts,
     (
         DatasetFacts(

@@ -113,26 +113,27 @@ def test_one_of_each_in_the_tree_is_one_file_and_one_entry(tmp_path: Path) -> No
 def put_into(catalogue: Path, *, kind: str, entry: str) -> None:
     """At the head of the tuple of entries of that kind."""
     text = catalogue.read_text()
-    head = re.search(rf'catalogue\(\n    "\w+", {kind},\n    \(\n', text)
+    head = re.search(rf'Catalogue\(\n    "\w+", {kind},\n    \(\n', text)
     assert head is not None, kind
     catalogue.write_text(f"{text[:head.end()]}        {entry},\n{text[head.end():]}")
 
 
 @pytest.mark.parametrize(
-    ("group", "value", "says"),
+    ("group", "point", "says"),
     [
-        ("attacks", "lab_plugin:NOTHING", "names lab_plugin:NOTHING, which cannot be imported"),
-        ("attacks", "lab_plugin:TINYNET", "must be a app.domain.attacks.Attack"),
-        ("attacks", "app.domain.attacks:ATTACKS", "must be a"),
-        ("datasets", "no_such_package:X", "No module named 'no_such_package'"),
+        ("attacks", "wrong = lab_plugin:NOTHING", "of spikeproof.attacks cannot be imported"),
+        ("attacks", "wrong = lab_plugin:TINYNET", "must be of app.domain.attacks.Attack"),
+        ("attacks", "wrong = lab_plugin:STRIPES", "is the entry 'stripes'"),
+        ("architectures", "resnet20 = lab_plugin:TINYNET", "has a name that is taken"),
+        ("datasets", "wrong = no_such_package:X", "No module named 'no_such_package'"),
     ],
 )
 def test_what_a_package_brings_wrongly_is_told_in_one_line(
-    installed: dict[str, str], tmp_path: Path, group: str, value: str, says: str
+    installed: dict[str, str], tmp_path: Path, group: str, point: str, says: str
 ) -> None:
     points = tmp_path / "site" / "lab_plugin-0.1.dist-info" / "entry_points.txt"
-    points.write_text(f"[spikeproof.{group}]\nwrong = {value}\n")
-    command = [sys.executable, "-m", "app.cli", "datasets"]
+    points.write_text(f"[spikeproof.{group}]\n{point}\n")
+    command = [sys.executable, "-m", "app.cli", "worker"]
     environment = {**os.environ, **installed, "SPIKEPROOF_DATA_DIR": str(tmp_path)}
     told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode == 1
