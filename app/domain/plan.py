@@ -153,7 +153,14 @@ def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
         dataset=dataset.name, fingerprint=dataset.fingerprint, norm=evaluation.norm, eps=tuple(sorted(eps)),
         suite=name, suite_version=version, survivors=survivors, stages=stages,
         images=min(evaluation.images, dataset.test_size), diagnostics=diagnostics,
+        clean_images=_clean_images(evaluation, dataset),
     )
+
+
+def _clean_images(evaluation: EvaluationSpec, dataset: Dataset) -> int | None:
+    """Null where it is the whole test split: one result, one name."""
+    asked = evaluation.clean_images
+    return None if asked is None or asked >= dataset.test_size else asked
 
 
 def _default_eps(dataset: Dataset, evaluation: EvaluationSpec) -> set[Fraction]:

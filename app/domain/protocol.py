@@ -41,11 +41,14 @@ class Protocol:
     images: int
     precision: str = "float32"
     diagnostics: Diagnostics = "rows"
+    clean_images: int | None = None  # that the clean accuracy is measured on; None: the whole test split
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; radii as text fractions. `diagnostics` only where it is not the default: protocols are
+        """JSON-safe; radii as text fractions. What has a default only where it is not the default: protocols are
         named by this text, and those measured before there was a choice keep their names."""
-        chosen = {} if self.diagnostics == "rows" else {"diagnostics": self.diagnostics}
+        chosen: dict[str, Any] = {} if self.diagnostics == "rows" else {"diagnostics": self.diagnostics}
+        if self.clean_images is not None:
+            chosen["clean_images"] = self.clean_images
         return chosen | {
             "dataset": self.dataset, "fingerprint": self.fingerprint, "norm": self.norm,
             "eps": [str(e) for e in self.eps], "suite": self.suite, "suite_version": self.suite_version,

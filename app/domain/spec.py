@@ -123,6 +123,9 @@ class EvaluationSpec(Strict):
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
     images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
+    clean_images: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="of the same permutation, for the clean accuracy (null: the whole test split)"
+    )
 
 
 class ExperimentSpec(Strict):

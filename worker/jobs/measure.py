@@ -55,18 +55,23 @@ class Measure:
         return cls(model, protocol, arrays, spec["attack_seed"], batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
-        """Accuracy and more on the whole test split."""
-        test = self.arrays.test
+        """Accuracy and more on the whole test split, or on as much of it as the protocol says."""
+        test, ids = self.arrays.test, np.arange(len(self.arrays.test))
+        if self.protocol.clean_images is not None:
+            ids = np.sort(self._first(self.protocol.clean_images))
+        images, labels = (test.images, test.labels) if len(ids) == len(test) else (test.images[ids], test.labels[ids])
         return self.batch.fitting(
             lambda size: evaluate_clean(
-                self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=size,
-                progress=progress,
+                self.model, images, labels, ids, seed=self.seed, batch_size=size, progress=progress,
             ).to_dict()
         )
 
+    def _first(self, count: int) -> np.ndarray:
+        return evaluation_images(self.arrays.test.labels, self.protocol.dataset, count)
+
     def parts(self) -> list[np.ndarray]:
         """The image ids of each block."""
-        ids = evaluation_images(self.arrays.test.labels, self.protocol.dataset, self.protocol.images)
+        ids = self._first(self.protocol.images)
         return np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
 
     def block(self, ids: np.ndarray, progress: Progress) -> BlockResult:
