@@ -68,7 +68,7 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings, lists and None only: safe for JSON, and the same after a round trip."""
-        values = asdict(self)
+        values = asdict(self) | {"decoder": None if self.decoder is None else self.decoder.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
