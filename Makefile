@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 PURELIB_CODE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PURELIB := $(BIN)/python -c $(PURELIB_CODE)
 
-.PHONY: help install demo serve test test-slow check bench screenshots clean
+.PHONY: help install demo serve test test-slow check bench bench-gpu screenshots clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,10 +51,11 @@ check: $(STAMP) ## lint, types, migration drift and quick tests: before every co
 	$(BIN)/mypy
 	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 tests/architecture tests/app/domain tests/app/storage/test_migrations.py
 
-bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/attacks_against_peers.py
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/expected_model.py
+bench: $(BENCH_STAMP) ## every comparison with the peers, on one thread of a CPU, in under 20 minutes
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -W ignore -m benchmarks.bench
+
+bench-gpu: $(BENCH_STAMP) ## the same on a GPU
+	$(BENCH)/bin/python -W ignore -m benchmarks.bench --device cuda
 
 screenshots: $(STAMP) ## docs/images from a running service: make screenshots URL=http://127.0.0.1:8000
 	$(BIN)/python docs/screenshots.py --url $(or $(URL),http://127.0.0.1:8000)
