@@ -1,4 +1,4 @@
-"""That the comparison with the peers runs, and writes what it says it writes. What it measures is no test's business."""
+"""That the comparison with the peers runs, and writes what it says it writes."""
 
 import json
 from pathlib import Path
@@ -41,9 +41,9 @@ def test_without_images_it_says_what_to_set(
     with pytest.raises(SystemExit) as stopped:
         bench.main([])
     assert stopped.value.code == 2
-    assert f"set SPIKEPROOF_TEST_DATA to a folder with cifar10-test.npz, CIFAR-10's test split; {tmp_path} has none" in (
-        capsys.readouterr().err
-    )
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "set SPIKEPROOF_TEST_DATA to a folder with cifar10-test.npz" in told
+    assert f"{tmp_path} has none" in told
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
