@@ -18,7 +18,8 @@ class VariantFacts:
     settings: frozenset[str] = frozenset()
 
 
-_COMMON = frozenset({"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"})
+_COMMON = frozenset({"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants", "normalisation",
+                     "encoding_gradient"})  # fmt: skip
 VARIANT_FACTS = Catalogue(
     "variants", VariantFacts,
     (
