@@ -1,4 +1,4 @@
-"""`/v2`: the Open Inference Protocol (KServe's v2) for every checkpoint, by its id. See docs/inference.md."""
+"""`/v2`: the Open Inference Protocol (KServe's v2) for every checkpoint, by its id. See docs/how-to/predictions.md."""
 
 from importlib.metadata import version
 from typing import Annotated, Any

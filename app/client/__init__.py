@@ -1,4 +1,4 @@
-"""A typed client of the API; `docs/client.md` has more.
+"""A typed client of the API; `docs/how-to/client.md` has more.
 
     from app.client import Client
 

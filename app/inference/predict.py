@@ -3,7 +3,7 @@
 An answer depends on its image, seed and number of draws, not on what else is in the batch: noise belongs to the
 image (`models.noise`), and batches are never so small that other kernels would sum in another order. Which ones those
 are was measured: convolutions of one image alone, and matrix products of fewer than sixteen rows. See
-docs/inference.md for what is promised.
+docs/how-to/predictions.md for what is promised.
 """
 
 import math

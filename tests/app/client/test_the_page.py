@@ -1,4 +1,4 @@
-"""What `docs/client.md` shows works as it stands there."""
+"""What `docs/how-to/client.md` shows works as it stands there."""
 
 import re
 import threading
@@ -14,7 +14,7 @@ from app.storage.engine import Database
 from tests.app.work import Queue
 from tests.conftest import REPOSITORY
 
-PAGE = REPOSITORY / "docs" / "client.md"
+PAGE = REPOSITORY / "docs" / "how-to" / "client.md"
 
 
 @pytest.fixture
