@@ -121,6 +121,13 @@ def test_it_keeps_no_more_than_it_may() -> None:
     assert len(answers._kept) <= MOST_BYTES // ENTRY_BYTES, "the smallest answer takes room too"
 
 
+def test_what_is_asked_for_again_outlasts_what_nobody_asks_for() -> None:
+    answers = Answers()
+    for number in (0, 1, 0, 2):
+        answers.get(number, lambda: 1, lambda: Response(bytes(MOST_BYTES // 3)))
+    assert list(answers._kept) == [0, 2]
+
+
 def test_the_leaderboard_shows_each_change_at_once_and_is_otherwise_made_once(
     api: httpx.Client, queue: Queue, monkeypatch
 ) -> None:
