@@ -14,6 +14,7 @@ from models.decoder import Gain
 from models.freezing import evaluating
 from models.neurons import LIF, ParaLIF
 from models.normalize import Normalize
+from models.quantisation import QuantisedConv, QuantisedLinear, parameter_count
 from models.registry import Classifier
 
 _Pair = tuple[int, int]
@@ -21,11 +22,13 @@ _Pair = tuple[int, int]
 _KINDS: dict[type[nn.Module], str] = {
     Normalize: "normalise",
     nn.Conv2d: "convolution",
+    QuantisedConv: "convolution",
     nn.BatchNorm2d: "batch norm",
     nn.ReLU: "relu",
     nn.MaxPool2d: "max pool",
     nn.AdaptiveAvgPool2d: "average pool",
     nn.Linear: "linear",
+    QuantisedLinear: "linear",
     LIF: "lif neurons",
     ParaLIF: "paralif neurons",
     Gain: "gain",
@@ -94,7 +97,7 @@ def _window(module: nn.Module, x: Tensor) -> tuple[_Pair | None, _Pair | None, _
     if isinstance(module, nn.AdaptiveAvgPool2d):
         whole = _pair(x.shape[-2:])
         return whole, whole, (0, 0)
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+    if isinstance(module, nn.Conv2d | QuantisedConv | nn.MaxPool2d):
         return _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
     return None, None, None
 
@@ -106,16 +109,14 @@ def _pair(value: int | str | Sequence[int]) -> _Pair:
 
 def _own_parameters(module: nn.Module) -> int:
     """Parameters of the row: the linear map inside ParaLIF has a row of its own."""
-    count = sum(parameter.numel() for parameter in module.parameters())
-    if isinstance(module, ParaLIF):
-        count -= sum(parameter.numel() for parameter in module.linear.parameters())
-    return count
+    count = parameter_count(module)
+    return count - parameter_count(module.linear) if isinstance(module, ParaLIF) else count
 
 
 def _cost_per_output(module: nn.Module, shape: tuple[int, ...]) -> int:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | QuantisedConv):
         return module.weight[0].numel()
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | QuantisedLinear):
         return module.in_features
     if isinstance(module, ParaLIF):
         return shape[0]  # T: a full T x T product, as it is computed
