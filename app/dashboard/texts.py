@@ -6,7 +6,8 @@ from typing import Any
 
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
-KINDS = {"train": "Train", "branch": "Branch", "evaluate": "Evaluate", "verify": "Verify", "import": "Import"}
+KINDS = {"train": "Train", "branch": "Branch", "quantise": "Quantise", "evaluate": "Evaluate", "verify": "Verify",
+         "import": "Import"}  # fmt: skip
 _NAMES = {"paralif": "ParaLIF", "lif": "LIF", "default": "default"}
 
 
