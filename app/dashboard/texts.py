@@ -8,13 +8,8 @@ from app.domain.architectures import VARIANT_FACTS
 
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
-<<<<<<< HEAD
 KINDS = {"train": "Train", "branch": "Branch", "quantise": "Quantise", "evaluate": "Evaluate", "verify": "Verify",
          "import": "Import"}  # fmt: skip
-_NAMES = {"paralif": "ParaLIF", "lif": "LIF", "default": "default"}
-=======
-KINDS = {"train": "Train", "branch": "Branch", "evaluate": "Evaluate", "verify": "Verify", "import": "Import"}
->>>>>>> main
 
 
 def duration(seconds: float | None) -> str:

@@ -20,15 +20,9 @@ from app.domain.pool import TRANSFER, Sibling, pool_of
 from app.domain.protocol import Protocol, digest
 from app.domain.published import EVALUATION_OPTIONS, EvaluationOption
 from app.domain.recipes import RECIPES, Recipe
-<<<<<<< HEAD
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, QuantisationSpec, TrainingSpec
 from app.domain.subject import precision_of, subject_of
-from app.domain.suites import SUITES, Stage
-=======
-from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
-from app.domain.subject import subject_of
 from app.domain.suites import NORMALISED_UNIT, SUITES, Stage
->>>>>>> main
 from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, WeightsSource
 
 VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on

@@ -16,11 +16,7 @@ from app.domain.weights import ALLOWED, weights_name
 MAX_SEEDS = 100
 MAX_EPS = 50
 MAX_CHECKPOINTS = 500
-<<<<<<< HEAD
-ArchitectureName = Literal["resnet18", "resnet50", "resnet20"]
 Precision = Literal["float32", "int8"]
-=======
->>>>>>> main
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
 
@@ -146,17 +142,15 @@ class EvaluationSpec(Strict):
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
     images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
-<<<<<<< HEAD
     corruptions: bool = Field(
         False, description="also accuracy under 15 common corruptions at 5 severities; `audit` always measures it"
-=======
+    )
     clean_images: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of the same permutation, for the clean accuracy (null: the whole test split)"
     )
     as_published: Annotated[list[EvaluationOption], AfterValidator(_no_repeats)] = Field(
         default_factory=list[EvaluationOption],
         description="ways in which the study measured; figures under one are marked and share no ranking with others",
->>>>>>> main
     )
 
 
