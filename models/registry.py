@@ -74,7 +74,7 @@ class ModelSpec:
 
         `precision` only where it is not float32: files written before there was a choice keep their sha256.
         """
-        values = asdict(self)
+        values = asdict(self) | {"decoder": None if self.decoder is None else self.decoder.to_dict()}
         if self.precision == "float32":
             del values["precision"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
