@@ -6,7 +6,7 @@ Sections after Mitchell et al. 2019, Model Cards for Model Reporting, doi:10.114
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES
+from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS
 from app.domain.datasets import KNOWN
 from app.domain.leaderboard import OK
 from app.domain.protocol import FRESH_DRAWS
@@ -17,11 +17,6 @@ from app.reports.markup import markdown_text, render
 from app.reports.tables import NORMS, Table
 
 Facts = Mapping[str, Any]
-_HEADS = {
-    "default": "a linear layer on the encoder's features",
-    "lif": "leaky integrate-and-fire neurons, simulated step by step",
-    "paralif": "ParaLIF neurons: all steps at once, spikes drawn at random",
-}
 _USE = """\
 Made for research on robustness: to be attacked, compared, and started from. Not for decisions about people or things.
 
@@ -58,7 +53,7 @@ def _listed(facts: Iterator[tuple[str, object]]) -> str:
 def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     model, facts = checkpoint["spec"]["model"], ARCHITECTURES[checkpoint["architecture"]]
     yield "architecture", f"{facts.title} ({facts.reference})"
-    yield "variant", f"{checkpoint['variant']}: {_HEADS[checkpoint['variant']]}"
+    yield "variant", f"{checkpoint['variant']}: {VARIANT_FACTS[checkpoint['variant']].head}"
     yield "decoder", ", ".join(f"{name} {value}" for name, value in training.get("decoder", {}).items())
     yield "as published", ", ".join(decoder_marks(training.get("decoder")))
     parameters = checkpoint["metrics"].get("parameters")
