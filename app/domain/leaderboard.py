@@ -57,6 +57,7 @@ class Measured:
     latency: Mapping[str, Any] | None = None  # of a prediction, as it was measured when the checkpoint was made
     energy: Mapping[str, Any] | None = None  # of a prediction, estimated (`app.domain.energy`)
     corruptions: Mapping[str, Any] | None = None  # accuracy under common corruptions, where it was asked for
+    as_published: Sequence[str] = ()  # options of `app.domain.published` behind it
     ssim: float | None = None  # of the worst candidates to the unchanged images; both over images that changed
 
 
@@ -195,6 +196,7 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured], per_image: 
         "mean_norm": _mean(m.mean_norm for m in members), "ssim": _mean(m.ssim for m in members),
         "verdict": next((m.verdict for m in members if m.verdict != OK), OK),
         "reasons": sorted({reason for m in members for reason in m.reasons}),
+        "as_published": list(first.as_published),
         "protocol": dict(first.protocol), "draws": first.draws, "parameters": first.parameters,
         "size": _mean(m.size for m in members), "latency": _latency([m.latency for m in members if m.latency]),
         "energy": _energy([m.energy for m in members if m.energy]), "corruptions": _corruptions(members),
