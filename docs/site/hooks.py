@@ -24,8 +24,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
                           "offline.md", "troubleshooting.md")),
     "Reference": ("reference", ("experiments.md", "api.md", "commands.md", "settings.md", "attacks.md", "suites.md",
                                 "diagnostics.md", "architectures.md")),
-    "Explanation": ("explanation", ("evaluation.md", "masking.md", "spiking-attacks.md", "the-study.md", "as-published.md",
-                                    "nothing-is-lost.md")),
+    "Explanation": ("explanation", ("evaluation.md", "masking.md", "spiking-attacks.md", "the-study.md",
+                                    "as-published.md", "nothing-is-lost.md")),
     "Results": ("results", ()),
     "Decisions": ("decisions", ()),
 }
