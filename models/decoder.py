@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from models import declared
 from models.encoding import ENCODING_GRADIENTS, NORMALISATIONS, RateEncoding
 from models.expectation import has_closed_form
 from models.firing import SPIKE_MODES
@@ -299,9 +300,15 @@ class ParaLIFDecoder(SpikingDecoder):
 DECODERS: dict[str, type[LIFDecoder] | type[ParaLIFDecoder]] = {"lif": LIFDecoder, "paralif": ParaLIFDecoder}
 
 
+def variants() -> tuple[str, ...]:
+    """The default decoder, then all that are declared."""
+    return ("default", *declared.names("DECODERS"))
+
+
 def build_decoder(variant: str, *, features: int, classes: int, config: DecoderConfig | None = None) -> Decoder:
-    """The decoder of a variant: default, lif or paralif. `config` None means the default settings."""
-    refuse_unknown(variant, allowed=("default", *DECODERS), what="variant")
+    """The decoder of a variant. `config` None means the default settings."""
+    refuse_unknown(variant, allowed=variants(), what="variant")
     if variant == "default":
         return LinearDecoder(features, classes)
-    return DECODERS[variant](features, classes, config or DecoderConfig())
+    decoder: Decoder = declared.find("DECODERS", variant)(features, classes, config or DecoderConfig())
+    return decoder

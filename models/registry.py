@@ -15,17 +15,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models import declared
+from models.decoder import Decoder, DecoderConfig, build_decoder, variants
 from models.encoder import Encoder
 from models.noise import Generator
 from models.normalize import Normalize
 from models.quantisation import PRECISIONS
-from models.resnet import STEMS, resnet_encoder
-from models.resnet20 import resnet20_encoder
+from models.resnet import STEMS
 from models.surrogate import refuse_unknown, refuse_unknown_keys
 
-ARCHITECTURES = ("resnet18", "resnet50", "resnet20")
-VARIANTS = ("default", "lif", "paralif")
 LARGEST_IMAGE = 1024
 MOST_CLASSES = 100_000
 
@@ -54,8 +52,8 @@ class ModelSpec:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        refuse_unknown(self.architecture, allowed=ARCHITECTURES, what="architecture")
-        refuse_unknown(self.variant, allowed=VARIANTS, what="variant")
+        refuse_unknown(self.architecture, allowed=declared.names("ENCODERS"), what="architecture")
+        refuse_unknown(self.variant, allowed=variants(), what="variant")
         refuse_unknown(self.stem, allowed=STEMS, what="stem")
         refuse_unknown(self.precision, allowed=PRECISIONS, what="precision")
         for name in ("image_shape", "mean", "std"):
@@ -149,10 +147,7 @@ def build(spec: ModelSpec) -> Classifier:
 
         return quantise(prepared(build(replace(spec, precision="float32")).eval()))
     normalize = Normalize(spec.mean, spec.std, image_size=spec.image_size, resize=spec.resize)
-    if spec.architecture == "resnet20":
-        encoder = resnet20_encoder(normalize)
-    else:
-        encoder = resnet_encoder(spec.architecture, normalize, stem=spec.stem)
+    encoder: Encoder = declared.find("ENCODERS", spec.architecture)(normalize, stem=spec.stem)
     return Classifier(spec, encoder=encoder, decoder=_decoder(spec, encoder))
 
 

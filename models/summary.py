@@ -65,12 +65,19 @@ def layer_table(model: Classifier) -> list[Layer]:
     """The rows of a network, traced on torch's meta device: shapes only, nothing is computed."""
     traced = copy.deepcopy(model).to("meta")
     rows: list[Layer] = []
+    known = tuple(f"{name}." for name, module in traced.named_modules() if type(module) in _KINDS)
     for name, module in traced.named_modules():
-        if type(module) in _KINDS:
-            module.register_forward_hook(_recorder(name, rows))
+        if kind := _KINDS.get(type(module)) or (None if name.startswith(known) else _unknown(module)):
+            module.register_forward_hook(_recorder(name, kind, rows))
     with evaluating(traced), torch.no_grad():
         traced(torch.zeros(1, *model.spec.image_shape, device="meta"))
     return rows
+
+
+def _unknown(module: nn.Module) -> str | None:
+    """The class's name of a leaf with parameters that no table knows; those inside a layer count with it."""
+    leaf = next(module.children(), None) is None and next(module.parameters(), None) is not None
+    return type(module).__name__ if leaf else None
 
 
 def totals(layers: Sequence[Layer]) -> Totals:
@@ -78,7 +85,9 @@ def totals(layers: Sequence[Layer]) -> Totals:
     return Totals(sum(row.parameters for row in layers), sum(row.multiply_adds for row in layers))
 
 
-def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+def _recorder(
+    name: str, kind: str, rows: list[Layer]
+) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
         assert isinstance(tensor, Tensor)
@@ -87,7 +96,7 @@ def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, tuple[Tensor
         kernel, stride, padding = _window(module, inputs[0])
         parameters = _own_parameters(module)
         cost = math.prod(shape) * _cost_per_output(module, shape)
-        rows.append(Layer(name, _KINDS[type(module)], kernel, stride, padding, shape, parameters, multiply_adds=cost))
+        rows.append(Layer(name, kind, kernel, stride, padding, shape, parameters, multiply_adds=cost))
 
     return record
 

@@ -127,7 +127,8 @@ def _layers(name: str, variant: Variant, stem: str, side: int, classes: int, cha
 @router.get("/attacks", tags=["catalogues"], summary="Attacks with their parameters")
 def list_attacks() -> dict[str, Any]:
     """Norms, defaults and ranges, white or black box, reference."""
-    return {"items": [asdict(attack) for attack in ATTACKS.values()], "next": None}
+    shown = (asdict(attack) for attack in ATTACKS.values())
+    return {"items": [{k: v for k, v in one.items() if k != "module"} for one in shown], "next": None}
 
 
 @router.get("/suites", tags=["catalogues"], summary="Attacks that are run together")
@@ -154,9 +155,11 @@ def list_presets() -> dict[str, Any]:
 
 
 @router.get("/presets/{name}", tags=["catalogues"], summary="What a preset submits")
-def show_preset(name: str, offline: bool = False, small: bool = False) -> dict[str, Any]:
+def show_preset(
+    name: str, offline: bool = False, small: bool = False, as_published: bool = False
+) -> dict[str, Any]:
     """`stages`: lists of bodies for `POST /experiments`. Those of one stage may run at once; those of the next start
     from the checkpoint of the one before, whose id is to be put in place of `ckpt_of_the_stage_before`."""
     preset = find_preset(name)
-    chosen = {"offline": offline, "small": small}
+    chosen = {"offline": offline, "small": small, "as_published": as_published}
     return {"name": preset.name, "title": preset.title, **chosen, "stages": stages(name, **chosen)}

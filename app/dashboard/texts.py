@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from app.domain.architectures import VARIANT_FACTS
+
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
 KINDS = {"train": "Train", "branch": "Branch", "evaluate": "Evaluate", "verify": "Verify", "import": "Import"}
-_NAMES = {"paralif": "ParaLIF", "lif": "LIF", "default": "default"}
 
 
 def duration(seconds: float | None) -> str:
@@ -48,7 +49,7 @@ def run_name(run: dict[str, Any]) -> str:
 
 def variant_name(variant: str) -> str:
     """As people write it."""
-    return _NAMES.get(variant, variant)
+    return VARIANT_FACTS[variant].title if variant in VARIANT_FACTS else variant
 
 
 def setting_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES, SPIKING
+from app.domain.architectures import ARCHITECTURES, SPIKING, VARIANT_FACTS
 from app.domain.attacks import find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
@@ -279,19 +279,15 @@ def _branch_run(
     return PlannedRun("branch", spec, parent.key)
 
 
-# Which settings of the decoder a variant reads; the others must not keep two equal runs apart.
-_COMMON = {"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"}
+# Settings that came later: as usual, they are left out, so that older runs keep their names.
 _ADDED = {"normalisation": "min_max", "encoding_gradient": "straight_through"}
-_SETTINGS = {
-    "lif": _COMMON | {"hidden", "beta"} | set(_ADDED),
-    "paralif": _COMMON | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "estimator"} | set(_ADDED),
-}
 
 
 def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
-    """The settings that this variant's head depends on; of those that came later only what is not as usual."""
-    found = {name: value for name, value in decoder.model_dump().items() if name in _SETTINGS[variant]}
-    if variant != "lif":
+    """The settings that this variant's head depends on; the others must not keep two equal runs apart."""
+    read = VARIANT_FACTS[variant].settings
+    found = {name: value for name, value in decoder.model_dump().items() if name in read}
+    if variant != "lif" and "readout" in read:
         found["readout"] = "mean"  # "features" is for lif alone
     return {name: value for name, value in found.items() if _ADDED.get(name) != value}
 

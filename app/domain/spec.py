@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.domain.architectures import VARIANTS, Variant
+from app.domain.architectures import VARIANTS, ArchitectureName, Variant
 from app.domain.attacks import Norm
 from app.domain.epsilon import parse_epsilon
 from app.domain.published import EvaluationOption
@@ -16,7 +16,6 @@ from app.domain.weights import ALLOWED, weights_name
 MAX_SEEDS = 100
 MAX_EPS = 50
 MAX_CHECKPOINTS = 500
-ArchitectureName = Literal["resnet18", "resnet50", "resnet20"]
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
 

@@ -6,21 +6,17 @@ Sections after Mitchell et al. 2019, Model Cards for Model Reporting, doi:10.114
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES
+from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS
 from app.domain.datasets import KNOWN
 from app.domain.leaderboard import OK
 from app.domain.protocol import FRESH_DRAWS
+from app.domain.published import decoder_marks
 from app.domain.recipes import RECIPES
 from app.domain.weights import weights_text
 from app.reports.markup import markdown_text, render
 from app.reports.tables import NORMS, Table
 
 Facts = Mapping[str, Any]
-_HEADS = {
-    "default": "a linear layer on the encoder's features",
-    "lif": "leaky integrate-and-fire neurons, simulated step by step",
-    "paralif": "ParaLIF neurons: all steps at once, spikes drawn at random",
-}
 _USE = """\
 Made for research on robustness: to be attacked, compared, and started from. Not for decisions about people or things.
 
@@ -57,8 +53,9 @@ def _listed(facts: Iterator[tuple[str, object]]) -> str:
 def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     model, facts = checkpoint["spec"]["model"], ARCHITECTURES[checkpoint["architecture"]]
     yield "architecture", f"{facts.title} ({facts.reference})"
-    yield "variant", f"{checkpoint['variant']}: {_HEADS[checkpoint['variant']]}"
+    yield "variant", f"{checkpoint['variant']}: {VARIANT_FACTS[checkpoint['variant']].head}"
     yield "decoder", ", ".join(f"{name} {value}" for name, value in training.get("decoder", {}).items())
+    yield "as published", ", ".join(decoder_marks(training.get("decoder")))
     parameters = checkpoint["metrics"].get("parameters")
     yield "parameters", parameters and f"{parameters:,}"
     yield "input", "x".join(map(str, model["image_shape"])) + " pixels in 0..1, channels first"

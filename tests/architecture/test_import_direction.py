@@ -157,8 +157,19 @@ def test_the_client_loads_nothing_of_the_server() -> None:
     assert loaded.isdisjoint({*HEAVY, "pydantic", "pandas", "numpy", "scipy"} - {"httpx"})
 
 
-def test_the_api_starts_without_torch() -> None:
-    assert loaded_by("app.api.application").isdisjoint({"torch", "torchvision", "worker"})
+def test_the_api_starts_without_what_only_some_requests_need() -> None:
+    needless = {"torch", "torchvision", "worker", "celery", "kombu", "scipy", "sklearn", "matplotlib", "pandas"}
+    assert loaded_by("app.api.server").isdisjoint(needless)
+
+
+def test_the_command_line_says_what_it_can_before_it_loads_what_that_takes() -> None:
+    assert loaded_by("app.cli").isdisjoint({*HEAVY, "pydantic", "pydantic_settings", "numpy", "structlog", "alembic"})
+
+
+def test_a_job_of_resnet_20_loads_no_torchvision_and_nothing_of_the_api() -> None:
+    loaded = loaded_by("worker.run_job", "worker.jobs.train", "worker.jobs.evaluate")
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"torchvision", "fastapi", "uvicorn", "celery", "sklearn", "matplotlib", "pandas"})
 
 
 def test_a_module_says_what_it_is_for() -> None:
