@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from app.domain.architectures import variant_name
+
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
 KINDS = {"train": "Train", "branch": "Branch", "evaluate": "Evaluate", "verify": "Verify", "import": "Import"}
-_NAMES = {"paralif": "ParaLIF", "lif": "LIF", "default": "default"}
 
 
 def duration(seconds: float | None) -> str:
@@ -44,11 +45,6 @@ def run_name(run: dict[str, Any]) -> str:
     branch = f", branch seed {run['branch_seed']}" if run["branch_seed"] is not None else ""
     network = f"{run['architecture']} {variant_name(run['variant'])} {run['epochs']}"
     return f"{run['kind']} {network}, seed {run['seed']}{branch}"
-
-
-def variant_name(variant: str) -> str:
-    """As people write it."""
-    return _NAMES.get(variant, variant)
 
 
 def setting_text(value: Any) -> str:

@@ -6,6 +6,12 @@ from typing import Literal
 Variant = Literal["default", "lif", "paralif"]
 VARIANTS: tuple[Variant, ...] = ("default", "lif", "paralif")
 SPIKING: tuple[Variant, ...] = ("lif", "paralif")
+_VARIANT_NAMES = {"default": "default", "lif": "LIF", "paralif": "ParaLIF"}
+
+
+def variant_name(variant: str) -> str:
+    """As people write it, in prose and in tables; addresses, JSON and CSV have the id: `"paralif"` -> `"ParaLIF"`."""
+    return _VARIANT_NAMES.get(variant, variant)
 
 
 @dataclass(frozen=True)

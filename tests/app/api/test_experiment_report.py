@@ -141,7 +141,7 @@ def test_a_card_has_model_training_figures_with_protocol_data_and_provenance(fil
     response = api.get(shown["model_card"])
     assert response.headers["content-type"] == "text/markdown; charset=utf-8"
     card = response.text
-    assert card.startswith(f"# resnet20 paralif on digits, seed {item['seed']}\n")
+    assert card.startswith(f"# resnet20 ParaLIF on digits, seed {item['seed']}\n")
     assert "| quick v1 | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
     assert "default v2" in card
     assert "spike_mode SB" in card
