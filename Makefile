@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 PURELIB_CODE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PURELIB := $(BIN)/python -c $(PURELIB_CODE)
 
-.PHONY: help install demo serve test test-slow check bench docs docs-serve screenshots clean
+.PHONY: help install demo serve test test-slow check bench bench-gpu docs docs-serve screenshots clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,10 +51,11 @@ check: $(STAMP) ## lint, types, migration drift and quick tests: before every co
 	$(BIN)/mypy
 	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 --dist loadgroup tests/architecture tests/docs/test_site.py tests/app/domain tests/app/storage/test_migrations.py
 
-bench: $(BENCH_STAMP) ## the comparison with the peers, on a CPU
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/neurons.py
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/attacks_against_peers.py
-	OMP_NUM_THREADS=1 $(BENCH)/bin/python benchmarks/expected_model.py
+bench: $(BENCH_STAMP) ## every comparison with the peers, on one thread of a CPU, in under 20 minutes
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -W ignore -m benchmarks.bench
+
+bench-gpu: $(BENCH_STAMP) ## the same on a GPU
+	$(BENCH)/bin/python -W ignore -m benchmarks.bench --device cuda
 
 docs: $(STAMP) ## the documentation site, as build/docs/index.html; a broken link stops it
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -8,13 +8,12 @@ here may import the workers.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
-
-from celery import Celery
-from kombu.entity import Queue
-from kombu.exceptions import ChannelError, OperationalError
+from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 KINDS = ("train", "branch", "evaluate", "verify", "attack")
 QUEUES = ("gpu", "cpu")  # a worker with a GPU listens to both, one without to "cpu" alone
@@ -27,12 +26,15 @@ def task_name(kind: str) -> str:
     return f"spikeproof.{kind}"
 
 
-def make_celery(settings: Settings) -> Celery:
+def make_celery(settings: Settings) -> "Celery":
     """The Celery application of senders and workers.
 
     Acknowledged early: a message whose worker dies is not delivered again behind the database's back. One
     message a worker, fetched when it is free: a run must not wait behind a busy worker while another idles.
     """
+    from celery import Celery  # a service without a broker starts without it
+    from kombu.entity import Queue
+
     celery = Celery("spikeproof", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         task_ignore_result=True, task_acks_late=False, task_default_queue="cpu",
@@ -60,7 +62,7 @@ class Doorbell:
         self._settings = settings
 
     @cached_property
-    def _celery(self) -> Celery:
+    def _celery(self) -> "Celery":
         return make_celery(self._settings)
 
     def ring(self, runs: Iterable[tuple[str, str]], queue: str) -> None:
@@ -86,6 +88,8 @@ class Doorbell:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
+        from kombu.exceptions import OperationalError
+
         connection = self._celery.connection_for_write()
         try:
             connection.ensure_connection(max_retries=1, timeout=PATIENCE_SECONDS, interval_start=0)
@@ -97,6 +101,8 @@ class Doorbell:
 
 
 def _length(connection: Any, queue: str) -> int:
+    from kombu.exceptions import ChannelError
+
     try:
         return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
     except ChannelError:  # nothing was ever sent to it

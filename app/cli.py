@@ -82,9 +82,11 @@ def worker() -> None:
 
 
 def _run(launcher: "Launcher", started: Callable[[], str]) -> None:
+    from app.domain import catalogues
     from app.launcher import install_signals
     from app.logs import configure
 
+    catalogues.load()
     configure(json=launcher.settings.log_json)
     install_signals(launcher)
     with launcher:

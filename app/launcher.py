@@ -30,6 +30,7 @@ from app.storage.engine import Database
 
 API = "api"
 STOP_MARGIN_SECONDS = 4.0  # beyond the grace that a worker gives its job
+ARENAS = "2"  # of glibc's heaps for the API's 40 threads, which have one lock anyway: each keeps its own leftovers
 _LOOK_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a child that lived this long is restarted at once
@@ -151,7 +152,8 @@ class Launcher:
 
     def _api(self) -> Child:
         descriptor = self._socket.fileno()
-        return Child(API, [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], {})
+        environment = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", ARENAS)}
+        return Child(API, [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], environment)
 
     def _workers(self) -> list[Child]:
         gpus = visible_gpus()

@@ -171,11 +171,11 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def cifar10(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """10,000 training and 400 test images from the packed files: WebP strips of stacked images."""
-    train, test = _read_packed(folder / "cifar10-train1.npz"), _read_packed(folder / "cifar10-test.npz", 400)
+    train, test = read_packed(folder / "cifar10-train1.npz"), read_packed(folder / "cifar10-test.npz", 400)
     return *train, *test
 
 
-def _read_packed(path: Path, limit: int = 10_000) -> tuple[Tensor, Tensor]:
+def read_packed(path: Path, limit: int = 10_000) -> tuple[Tensor, Tensor]:
     from PIL import Image
 
     packed = np.load(path)

@@ -19,16 +19,19 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from models.firing import Firing
 from models.neurons import lif, paralif
 from models.noise import KeyedNoise, image_keys
-from models.surrogate import spike
+from models.surrogate import bernoulli, spike
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -54,7 +57,7 @@ def published_paralif(mode: str, timesteps: int) -> Layer:
     spectrum = spectrum * torch.fft.rfft((1 - math.exp(-TIME_STEP / TAU)) * decay, n=2 * timesteps)
 
     def layer(x: Tensor) -> Tensor:
-        transformed = torch.fft.rfft(x, n=2 * timesteps, dim=1) * spectrum[:, None]
+        transformed = torch.fft.rfft(x, n=2 * timesteps, dim=1) * spectrum[:, None].to(x.device)
         potential = torch.fft.irfft(transformed, n=2 * timesteps, dim=1)[:, :timesteps]
         if mode == "SB":
             return PublishedDraw.apply(torch.sigmoid(potential))
@@ -66,18 +69,26 @@ def published_paralif(mode: str, timesteps: int) -> Layer:
     return layer
 
 
-def published_lif(x: Tensor) -> Tensor:
+def _necotis_lif(currents: list[Tensor]) -> Tensor:
     """Synaptic current and membrane, hard reset in the same step."""
     decay = math.exp(-TIME_STEP / TAU)
-    current = potential = torch.zeros_like(x[:, 0])
+    current = potential = torch.zeros_like(currents[0])
     out = []
-    for t in range(x.shape[1]):
-        current = decay * current + x[:, t]
+    for given in currents:
+        current = decay * current + given
         potential = decay * potential + (1 - decay) * current
         fired = spike(potential - 1.0, "fast_sigmoid")
         potential = potential * (1 - fired.detach())
         out.append(fired)
     return torch.stack(out, dim=1)
+
+
+def necotis_lif(x: Tensor) -> Tensor:
+    return _necotis_lif([x[:, t] for t in range(x.shape[1])])
+
+
+def necotis_lif_repaired(x: Tensor) -> Tensor:
+    return _necotis_lif(list(x.unbind(1)))
 
 
 def _leaky(currents: list[Tensor]) -> Tensor:
@@ -96,6 +107,44 @@ def leaky_as_published(x: Tensor) -> Tensor:
 
 def leaky_repaired(x: Tensor) -> Tensor:
     return _leaky(list(x.unbind(1)))
+
+
+def snntorch_leaky(x: Tensor) -> Tensor:
+    """snntorch's own module, in the loop of its tutorials."""
+    from snntorch import Leaky, surrogate
+
+    neuron = Leaky(BETA, spike_grad=surrogate.atan(alpha=2.0))
+    potential, out = neuron.reset_mem(), []
+    for t in range(x.shape[1]):
+        fired, potential = neuron(x[:, t], potential)
+        out.append(fired)
+    return torch.stack(out, dim=1)
+
+
+def spikingjelly_lif(x: Tensor) -> Tensor:
+    """spikingjelly's own module over all steps, with a soft, detached reset and the same surrogate."""
+    from spikingjelly.activation_based import neuron, surrogate
+
+    node = neuron.LIFNode(
+        tau=1 / (1 - BETA), decay_input=False, v_reset=None, surrogate_function=surrogate.ATan(alpha=2.0),
+        detach_reset=True, step_mode="m",
+    )
+    return node(x.movedim(1, 0)).movedim(0, 1)
+
+
+def study_head(features: int, classes: int, *, timesteps: int) -> torch.nn.Module:
+    """Spikes drawn at given rates, a linear map, the published ParaLIF-SB, the mean over time."""
+
+    class Head(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.neurons = torch.nn.Linear(features, classes), published_paralif("SB", timesteps)
+
+        def forward(self, p: Tensor) -> Tensor:
+            spikes = bernoulli(p[:, None], torch.rand(len(p), timesteps, features, device=p.device))
+            return self.neurons(self.linear(spikes)).mean(1)
+
+    return Head()
 
 
 def our_paralif(mode: str) -> Layer:
@@ -126,7 +175,7 @@ def rows(timesteps: int) -> list[tuple[str, Layer, str, Layer]]:
     modes = [
         (f"ParaLIF {mode}", our_paralif(mode), "FFT", published_paralif(mode, timesteps)) for mode in ("SB", "T", "D")
     ]
-    loops = [("hard-reset loop", published_lif), ("Leaky", leaky_as_published), ("Leaky, unbind", leaky_repaired)]
+    loops = [("hard-reset loop", necotis_lif), ("Leaky", leaky_as_published), ("Leaky, unbind", leaky_repaired)]
     return modes + [("LIF", our_lif, name, peer) for name, peer in loops]
 
 

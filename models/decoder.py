@@ -14,11 +14,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from models.encoding import min_max, rate_encode
+from models import declared
+from models.encoding import ENCODING_GRADIENTS, NORMALISATIONS, RateEncoding
 from models.expectation import has_closed_form
 from models.firing import SPIKE_MODES
 from models.membrane import KERNELS, PositiveScalar
@@ -27,7 +28,9 @@ from models.noise import Generator
 from models.surrogate import ESTIMATORS, refuse_unknown, refuse_unknown_keys, surrogate_named
 
 INITIAL_GAIN = 10.0
-READOUTS = ("mean",)
+READOUTS = ("mean", "features")
+# Settings that came later: named only where they are not as usual, so that equal files keep their sha256.
+_ADDED = {"normalisation": "min_max", "encoding_gradient": "straight_through"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class DecoderConfig:
     """How a spiking decoder is built; the default decoder has no settings. Raises ValueError for a bad one.
 
     timesteps: steps an image is shown. gain (paralif): "learned", or a fixed positive scale of the logits.
-    readout: "mean" over time. hidden, beta (lif): neurons, and the decay per step. spike_mode (paralif): see
+    readout: "mean" over time, or "features" (lif) for what the study computed. hidden, beta (lif): neurons, and the
+    decay per step. spike_mode (paralif): see
     `models.firing`. tau_mem, tau_syn, time_step (paralif): seconds. kernel (paralif): "causal", or "reference"
     for the published one. estimator (paralif): "exact" or "published". surrogate: see `models.surrogate`.
-    learn_threshold: where the mode has one. learn_time_constants: tau_mem and tau_syn, or beta.
+    learn_threshold: where the mode has one. learn_time_constants: tau_mem and tau_syn, or beta. normalisation,
+    encoding_gradient: see `models.encoding.RateEncoding`.
     """
 
     timesteps: int = 20
@@ -55,6 +60,8 @@ class DecoderConfig:
     surrogate: str = "atan"
     learn_threshold: bool = True
     learn_time_constants: bool = False
+    normalisation: str = "min_max"
+    encoding_gradient: str = "straight_through"
 
     def __post_init__(self) -> None:
         _require_integer("timesteps", self.timesteps, highest=10_000)
@@ -71,11 +78,13 @@ class DecoderConfig:
         refuse_unknown(self.spike_mode, allowed=SPIKE_MODES, what="spike mode")
         refuse_unknown(self.kernel, allowed=KERNELS, what="kernel")
         refuse_unknown(self.estimator, allowed=ESTIMATORS, what="estimator")
+        refuse_unknown(self.normalisation, allowed=NORMALISATIONS, what="normalisation")
+        refuse_unknown(self.encoding_gradient, allowed=ENCODING_GRADIENTS, what="encoding gradient")
         surrogate_named(self.surrogate)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and booleans only: safe for JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if _ADDED.get(name) != value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecoderConfig:
@@ -106,7 +115,7 @@ class Trace(NamedTuple):
 class Decoder(nn.Module, ABC):
     """features (batch, F) to logits (draws, batch, classes)."""
 
-    stochastic: ClassVar[bool]
+    stochastic: bool
 
     @abstractmethod
     def forward(self, features: Tensor, *, draws: int = 1, generator: Generator = None) -> Tensor:
@@ -162,6 +171,9 @@ class SpikingDecoder(Decoder):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.encoding = RateEncoding(
+            config.timesteps, normalisation=config.normalisation, gradient=config.encoding_gradient
+        )
 
     @abstractmethod
     def read(self, spikes: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,7 +185,7 @@ class SpikingDecoder(Decoder):
 
     def trace(self, features: Tensor, *, draws: int = 1, generator: Generator = None) -> Trace:
         """The same pass with everything that happened in it; `forward` is its logits."""
-        spikes = rate_encode(min_max(features), self.config.timesteps, draws, generator)
+        spikes = self.encoding(features, draws=draws, generator=generator)
         return Trace(spikes, *self.read(spikes, generator))
 
     def spike_rate(self, features: Tensor, *, draws: int = 1, generator: Generator = None) -> dict[str, Tensor]:
@@ -184,6 +196,11 @@ class SpikingDecoder(Decoder):
 
 class LIFDecoder(SpikingDecoder):
     """Linear(F, hidden) -> LIF -> Linear(hidden, classes), averaged over time: the spiking read-out.
+
+    readout "features" is what the study's public code computed: the same loop over time is run, and then the encoder's
+    features x are returned, logit_c = x_c. No parameter of the decoder has any part in that, so it learns nothing; the
+    encoder learns to put class c on its c-th feature. It is a continuous network, whatever it is called, and its
+    answers are the same in each draw. (The study's loss had all F features as logits; ours has the first `classes`.)
 
     The published code runs this loop and then returns the encoder's features; ours returns what the neurons
     say. The mean is taken before the second linear map, which it commutes with. The map scales the logits
@@ -200,6 +217,17 @@ class LIFDecoder(SpikingDecoder):
             learn_threshold=config.learn_threshold,
         )
         self.readout = nn.Linear(config.hidden, classes)
+        if config.readout == "features":
+            if features < classes:
+                raise ValueError(f"readout 'features' needs as many features as classes, got {features} for {classes}")
+            self.stochastic = False
+
+    def trace(self, features: Tensor, *, draws: int = 1, generator: Generator = None) -> Trace:
+        """See the base class."""
+        found = super().trace(features, draws=draws, generator=generator)
+        if self.config.readout == "mean":
+            return found
+        return found._replace(logits=features[:, : self.readout.out_features].expand(draws, -1, -1))
 
     def read(self, spikes: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """See the base class; the neurons draw no numbers of their own."""
@@ -231,6 +259,8 @@ class ParaLIFDecoder(SpikingDecoder):
 
     def __init__(self, features: int, classes: int, config: DecoderConfig) -> None:
         super().__init__(config)
+        if config.readout == "features":
+            raise ValueError("readout 'features' is for the variant lif; paralif has 'mean'")
         self.paralif = ParaLIF(
             features,
             classes,
@@ -261,7 +291,8 @@ class ParaLIFDecoder(SpikingDecoder):
 
         approximation: "hermite", or "probit" for the modes SB and GS.
         """
-        chances = self.paralif.expected(min_max(features), self.config.timesteps, approximation=approximation)
+        rates = self.encoding.rates(features)
+        chances = self.paralif.expected(rates, self.config.timesteps, approximation=approximation)
         logits: Tensor = self.gain(chances.mean(-2))
         return logits[None].to(features.dtype)
 
@@ -269,9 +300,15 @@ class ParaLIFDecoder(SpikingDecoder):
 DECODERS: dict[str, type[LIFDecoder] | type[ParaLIFDecoder]] = {"lif": LIFDecoder, "paralif": ParaLIFDecoder}
 
 
+def variants() -> tuple[str, ...]:
+    """The default decoder, then all that are declared."""
+    return ("default", *declared.names("DECODERS"))
+
+
 def build_decoder(variant: str, *, features: int, classes: int, config: DecoderConfig | None = None) -> Decoder:
-    """The decoder of a variant: default, lif or paralif. `config` None means the default settings."""
-    refuse_unknown(variant, allowed=("default", *DECODERS), what="variant")
+    """The decoder of a variant. `config` None means the default settings."""
+    refuse_unknown(variant, allowed=variants(), what="variant")
     if variant == "default":
         return LinearDecoder(features, classes)
-    return DECODERS[variant](features, classes, config or DecoderConfig())
+    decoder: Decoder = declared.find("DECODERS", variant)(features, classes, config or DecoderConfig())
+    return decoder

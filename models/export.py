@@ -82,6 +82,11 @@ class _Features(nn.Module):
 def part_of(model: Classifier, part: str) -> nn.Module:
     """pixels (batch, C, H, W) in [0, 1] to one tensor. Raises ExportError, with the reason, for what has none."""
     refuse_unknown(part, allowed=PARTS, what="part")
+    if model.spec.precision != "float32":
+        raise ExportError(
+            f"exporters have no form of our {model.spec.precision} rounding; export the float32 checkpoint that this"
+            " one was made of"
+        )
     if part == "encoder":
         return _Features(model).eval()
     if part == "expected" and not model.decoder.has_expectation:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.registry import Classifier, ModelSpec, build
+from models.resnet import IMAGENET_WEIGHTS
 
 LARGEST_HEADER = 2**20  # bytes of JSON; a ResNet-50's are 30 thousand
 _SHOWN = 3
@@ -163,7 +164,7 @@ def _our_names(spec: ModelSpec, tensors: Tensors) -> dict[str, str]:
 
 def _is_torchvision(spec: ModelSpec, tensors: Tensors) -> bool:
     ours = any(name.startswith(("encoder.", "decoder.")) for name in tensors.shapes)
-    return spec.variant == "default" and spec.architecture != "resnet20" and not ours
+    return spec.variant == "default" and spec.architecture in IMAGENET_WEIGHTS and not ours
 
 
 def _from_torchvision(name: str) -> str:
@@ -183,7 +184,7 @@ def _named(name: str, theirs: Mapping[str, str], spec: ModelSpec, tensors: Tenso
 def _wrong_classes(
     spec: ModelSpec, tensors: Tensors, theirs: Mapping[str, str], shaped: Sequence[str]
 ) -> list[str]:
-    last = _LAST_LAYERS[spec.variant]
+    last = _LAST_LAYERS.get(spec.variant, "")
     if last not in shaped or not tensors.shapes[theirs[last]]:
         return []
     found = tensors.shapes[theirs[last]][0]

@@ -97,6 +97,20 @@ class Gradient:
         """From now on samples are counted among `standing`, int64: for gradients that remember theirs."""
 
 
+class AsTrained(Gradient):
+    """The backward pass that training used, its biased estimator, clamps and missing gradients included.
+
+    For reproduction only, and not in the catalogue: no attack may choose it.
+    """
+
+    name = "as-trained"
+
+    @contextmanager
+    def used_by(self, model: Any, rows: Tensor) -> Iterator[None]:
+        """See the base class."""
+        yield
+
+
 class Sampled(Gradient):
     """The own gradient, where it is a random one."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.decoder import LIFDecoder, ParaLIFDecoder, SpikingDecoder
+from models.decoder import LIFDecoder, ParaLIFDecoder
 from models.noise import Generator
 from models.registry import Classifier
 
@@ -47,8 +47,8 @@ class Recording:
 def record(model: Classifier, pixels: Tensor, *, generator: Generator = None) -> Recording:
     """The first draw of `model` on pixels (1, C, H, W) in [0, 1]. Raises ValueError where nothing spikes."""
     decoder = model.decoder
-    if not isinstance(decoder, SpikingDecoder):
-        raise ValueError(f"a {model.spec.variant} decoder has no spiking neurons")
+    if not isinstance(decoder, LIFDecoder | ParaLIFDecoder):
+        raise ValueError(f"a {model.spec.variant} decoder has no spiking neurons that can be shown")
     trace = decoder.trace(model.encoder(pixels), generator=generator)
     linear = decoder.paralif.linear if isinstance(decoder, ParaLIFDecoder) else decoder.get_submodule("linear")
     current: Tensor = linear(trace.input_spikes)
@@ -58,12 +58,11 @@ def record(model: Classifier, pixels: Tensor, *, generator: Generator = None) ->
     )
 
 
-def firing_rule(decoder: SpikingDecoder) -> FiringRule:
+def firing_rule(decoder: LIFDecoder | ParaLIFDecoder) -> FiringRule:
     """Of its neurons, with the thresholds as they were learned."""
     if isinstance(decoder, LIFDecoder):
         threshold = float(decoder.lif.threshold)
         return FiringRule("threshold", threshold, threshold, resets=True)
-    assert isinstance(decoder, ParaLIFDecoder)
     mode, learned = decoder.config.spike_mode, decoder.paralif.threshold
     usual = decoder.paralif.firing.threshold
     threshold_ = None if usual is None else float(usual if learned is None else learned)

@@ -15,16 +15,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.decoder import Decoder, DecoderConfig, build_decoder
+from models import declared
+from models.decoder import Decoder, DecoderConfig, build_decoder, variants
 from models.encoder import Encoder
 from models.noise import Generator
 from models.normalize import Normalize
-from models.resnet import STEMS, resnet_encoder
-from models.resnet20 import resnet20_encoder
+from models.quantisation import PRECISIONS
+from models.resnet import STEMS
 from models.surrogate import refuse_unknown, refuse_unknown_keys
 
-ARCHITECTURES = ("resnet18", "resnet50", "resnet20")
-VARIANTS = ("default", "lif", "paralif")
 LARGEST_IMAGE = 1024
 MOST_CLASSES = 100_000
 
@@ -37,7 +36,7 @@ class ModelSpec:
     channel of the network's input; three for a grey image repeat its channel. image_size: side to resize to
     inside the model, None for none. resize: shorter side before a crop of the middle to image_size, None for no
     crop. stem: "imagenet" or "cifar", of resnet18 and resnet50. decoder: None for the
-    default variant; the spiking ones take the default settings where it is None.
+    default variant; the spiking ones take the default settings where it is None. precision: "float32" or "int8".
     """
 
     architecture: str
@@ -50,11 +49,13 @@ class ModelSpec:
     stem: str = "cifar"
     decoder: DecoderConfig | None = None
     resize: int | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        refuse_unknown(self.architecture, allowed=ARCHITECTURES, what="architecture")
-        refuse_unknown(self.variant, allowed=VARIANTS, what="variant")
+        refuse_unknown(self.architecture, allowed=declared.names("ENCODERS"), what="architecture")
+        refuse_unknown(self.variant, allowed=variants(), what="variant")
         refuse_unknown(self.stem, allowed=STEMS, what="stem")
+        refuse_unknown(self.precision, allowed=PRECISIONS, what="precision")
         for name in ("image_shape", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.decoder, DecoderConfig | None):
@@ -67,8 +68,13 @@ class ModelSpec:
         _check_channels(self.image_shape[0], self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings, lists and None only: safe for JSON, and the same after a round trip."""
-        values = asdict(self)
+        """Numbers, strings, lists and None only: safe for JSON, and the same after a round trip.
+
+        `precision` only where it is not float32: files written before there was a choice keep their sha256.
+        """
+        values = asdict(self) | {"decoder": None if self.decoder is None else self.decoder.to_dict()}
+        if self.precision == "float32":
+            del values["precision"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
@@ -136,11 +142,12 @@ class Classifier(nn.Module):
 
 def build(spec: ModelSpec) -> Classifier:
     """A freshly initialised network; the initial weights come from torch's global generator."""
+    if spec.precision == "int8":
+        from models.quantised_network import prepared, quantise  # here: it takes networks, and this makes them
+
+        return quantise(prepared(build(replace(spec, precision="float32")).eval()))
     normalize = Normalize(spec.mean, spec.std, image_size=spec.image_size, resize=spec.resize)
-    if spec.architecture == "resnet20":
-        encoder = resnet20_encoder(normalize)
-    else:
-        encoder = resnet_encoder(spec.architecture, normalize, stem=spec.stem)
+    encoder: Encoder = declared.find("ENCODERS", spec.architecture)(normalize, stem=spec.stem)
     return Classifier(spec, encoder=encoder, decoder=_decoder(spec, encoder))
 
 
@@ -149,6 +156,8 @@ def branch(parent: Classifier, variant: str, decoder: DecoderConfig | None = Non
 
     `decoder` None: the variant's default settings. The new decoder's weights come from torch's global generator.
     """
+    if parent.spec.precision != "float32":
+        raise ValueError(f"a branch is made of a float32 network, not of {parent.spec.precision}")
     spec = replace(parent.spec, variant=variant, decoder=decoder)
     encoder = copy.deepcopy(parent.encoder)
     return Classifier(spec, encoder=encoder, decoder=_decoder(spec, encoder))

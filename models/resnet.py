@@ -12,6 +12,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,6 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file} holds no state dict")
     return state
+
+
+ENCODERS = {name: partial(resnet_encoder, name) for name in IMAGENET_WEIGHTS}

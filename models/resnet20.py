@@ -56,8 +56,9 @@ def _group(in_channels: int, channels: int) -> nn.Module:
     return nn.Sequential(first, *(Block(channels, channels) for _ in range(BLOCKS_PER_GROUP - 1)))
 
 
-def resnet20_encoder(normalize: Normalize) -> Encoder:
-    """The encoder of 64 features, with as many input channels as `normalize` puts out; images of 8x8 or more.
+def resnet20_encoder(normalize: Normalize, *, stem: str = "cifar") -> Encoder:
+    """The encoder of 64 features, with as many input channels as `normalize` puts out; images of 8x8 or more. It has
+    one stem, whatever `stem` says.
 
     Convolutions start Kaiming-normal by fan-out (He et al. 2015, arXiv 1502.01852).
     """
@@ -68,3 +69,6 @@ def resnet20_encoder(normalize: Normalize) -> Encoder:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return encoder
+
+
+ENCODERS = {"resnet20": resnet20_encoder}

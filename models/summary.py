@@ -14,6 +14,7 @@ from models.decoder import Gain
 from models.freezing import evaluating
 from models.neurons import LIF, ParaLIF
 from models.normalize import Normalize
+from models.quantisation import QuantisedConv, QuantisedLinear, parameter_count
 from models.registry import Classifier
 
 _Pair = tuple[int, int]
@@ -21,11 +22,13 @@ _Pair = tuple[int, int]
 _KINDS: dict[type[nn.Module], str] = {
     Normalize: "normalise",
     nn.Conv2d: "convolution",
+    QuantisedConv: "convolution",
     nn.BatchNorm2d: "batch norm",
     nn.ReLU: "relu",
     nn.MaxPool2d: "max pool",
     nn.AdaptiveAvgPool2d: "average pool",
     nn.Linear: "linear",
+    QuantisedLinear: "linear",
     LIF: "lif neurons",
     ParaLIF: "paralif neurons",
     Gain: "gain",
@@ -62,12 +65,19 @@ def layer_table(model: Classifier) -> list[Layer]:
     """The rows of a network, traced on torch's meta device: shapes only, nothing is computed."""
     traced = copy.deepcopy(model).to("meta")
     rows: list[Layer] = []
+    known = tuple(f"{name}." for name, module in traced.named_modules() if type(module) in _KINDS)
     for name, module in traced.named_modules():
-        if type(module) in _KINDS:
-            module.register_forward_hook(_recorder(name, rows))
+        if kind := _KINDS.get(type(module)) or (None if name.startswith(known) else _unknown(module)):
+            module.register_forward_hook(_recorder(name, kind, rows))
     with evaluating(traced), torch.no_grad():
         traced(torch.zeros(1, *model.spec.image_shape, device="meta"))
     return rows
+
+
+def _unknown(module: nn.Module) -> str | None:
+    """The class's name of a leaf with parameters that no table knows; those inside a layer count with it."""
+    leaf = next(module.children(), None) is None and next(module.parameters(), None) is not None
+    return type(module).__name__ if leaf else None
 
 
 def totals(layers: Sequence[Layer]) -> Totals:
@@ -75,7 +85,9 @@ def totals(layers: Sequence[Layer]) -> Totals:
     return Totals(sum(row.parameters for row in layers), sum(row.multiply_adds for row in layers))
 
 
-def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+def _recorder(
+    name: str, kind: str, rows: list[Layer]
+) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
         assert isinstance(tensor, Tensor)
@@ -84,7 +96,7 @@ def _recorder(name: str, rows: list[Layer]) -> Callable[[nn.Module, tuple[Tensor
         kernel, stride, padding = _window(module, inputs[0])
         parameters = _own_parameters(module)
         cost = math.prod(shape) * _cost_per_output(module, shape)
-        rows.append(Layer(name, _KINDS[type(module)], kernel, stride, padding, shape, parameters, multiply_adds=cost))
+        rows.append(Layer(name, kind, kernel, stride, padding, shape, parameters, multiply_adds=cost))
 
     return record
 
@@ -94,7 +106,7 @@ def _window(module: nn.Module, x: Tensor) -> tuple[_Pair | None, _Pair | None, _
     if isinstance(module, nn.AdaptiveAvgPool2d):
         whole = _pair(x.shape[-2:])
         return whole, whole, (0, 0)
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+    if isinstance(module, nn.Conv2d | QuantisedConv | nn.MaxPool2d):
         return _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
     return None, None, None
 
@@ -106,16 +118,14 @@ def _pair(value: int | str | Sequence[int]) -> _Pair:
 
 def _own_parameters(module: nn.Module) -> int:
     """Parameters of the row: the linear map inside ParaLIF has a row of its own."""
-    count = sum(parameter.numel() for parameter in module.parameters())
-    if isinstance(module, ParaLIF):
-        count -= sum(parameter.numel() for parameter in module.linear.parameters())
-    return count
+    count = parameter_count(module)
+    return count - parameter_count(module.linear) if isinstance(module, ParaLIF) else count
 
 
 def _cost_per_output(module: nn.Module, shape: tuple[int, ...]) -> int:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | QuantisedConv):
         return module.weight[0].numel()
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | QuantisedLinear):
         return module.in_features
     if isinstance(module, ParaLIF):
         return shape[0]  # T: a full T x T product, as it is computed

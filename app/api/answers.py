@@ -1,18 +1,21 @@
 """Answers that are kept, and given again for as long as the database has nothing else to say.
 
-    return services.answers.of(request, services.database, make)                   # what was asked is the key
-    return services.answers.of(request, services.database, make, figures=...)      # made from published figures alone
+    return services.answers.of(request, services.database, look, make)
+
+`look` reads from the database what `make` makes the answer of; where that is what it was, the answer is, too. `make`
+may read more only where `look` finds something else whenever that changed, as a board's figures have a version.
 
 An answer is kept with the commit that was the latest before it was begun (`app.storage.commits`). Where that is still
 the latest, every table is as it was, whoever may write them: the answer is the one that would be made now, if it is
-made from the database alone. One that was made from later commits than it is kept with is at worst made once more,
-never shown late. An answer made from little of the database says a narrower version of that, `figures`: where other
-commits came, that is asked, and while it is the same the answer stays.
+made from the database alone. One that was made from later commits than it is kept with is at worst looked at once more,
+never shown late.
 
 Of those who ask the same at the same time one works, and the others may have what it made if it began after they came:
 all that was committed before they asked is in it, though more may have been committed since.
 
 Bodies have an `ETag`: who has it already is told so (304), and sent nothing.
+
+Who asks the very same again is answered before any route is looked for (`app.api.again`).
 """
 
 import hashlib
@@ -21,14 +24,29 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any, NamedTuple
 
 from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
 
 from app.storage.engine import Database
 
 MOST_BYTES = 64 * 2**20
 ENTRY_BYTES = 2048  # of an answer beside its body and its key
+REMEMBER = "remember"  # in the state of a request: who wants to know its question
 _ASK_FIRST = "private, no-cache"  # a browser may keep it, and asks each time whether it is still the one
+Look = Callable[[], Any]
+Make = Callable[[Any], Response]
+
+
+class Question(NamedTuple):
+    """All that an answer needs, so that it can be given without the request."""
+
+    key: Hashable
+    latest: Callable[[], Hashable]
+    look: Look
+    make: Make
+    route: Any  # for the figures of requests
 
 
 @dataclass(frozen=True)
@@ -37,10 +55,29 @@ class Kept:
 
     begun: int  # numbers grow in the order of time
     version: Hashable
-    figures: Hashable
+    found: Any
     body: bytes
     headers: dict[str, str]
     size: int  # of all that is kept
+
+
+class Given(Response):
+    """A kept answer on its way; only where it is what the client gets, its question is one to be asked again."""
+
+    def __init__(self, question: Question, kept: Kept, if_none_match: str) -> None:
+        self._question = question
+        if _names(if_none_match, kept.headers["etag"]):
+            known = {k: v for k, v in kept.headers.items() if k != "content-type"}
+            super().__init__(status_code=304, headers=known)
+        else:
+            super().__init__(kept.body, headers=kept.headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        remember = scope.get("state", {}).get(REMEMBER)
+        if remember is not None:
+            remember(self._question)
+        await super().__call__(scope, receive, send)
 
 
 @dataclass
@@ -54,20 +91,19 @@ class Answers:
     _turns: Iterator[int] = field(default_factory=count)
 
     def of(
-        self, request: Request, database: Database, make: Callable[[], Response], *, wanted: str = "json",
-        figures: Callable[[], Hashable] | None = None,
+        self, request: Request, database: Database, look: Look, make: Make, *, wanted: str = "json"
     ) -> Response:
         """The answer to this very request in the format that is wanted, or that the client has it already."""
         key = (request.scope["path"], request.scope["query_string"], wanted)
-        kept = self.get(key, database.commits.latest, make, figures)
-        if _names(request.headers.get("if-none-match", ""), kept.headers["etag"]):
-            return Response(status_code=304, headers={k: v for k, v in kept.headers.items() if k != "content-type"})
-        return Response(kept.body, headers=kept.headers)
+        question = Question(key, database.commits.latest, look, make, request.scope.get("route"))
+        return self.give(question, request.headers.get("if-none-match", ""))
 
-    def get(
-        self, key: Hashable, latest: Callable[[], Hashable], make: Callable[[], Response],
-        figures: Callable[[], Hashable] | None = None,
-    ) -> Kept:
+    def give(self, question: Question, if_none_match: str) -> Response:
+        """What was kept, or is made now."""
+        kept = self.get(question.key, question.latest, question.look, question.make)
+        return Given(question, kept, if_none_match)
+
+    def get(self, key: Hashable, latest: Callable[[], Hashable], look: Look, make: Make) -> Kept:
         """What was kept, or is made now."""
         came, version = next(self._turns), latest()
         if (found := self._find(key, version)) is not None:
@@ -80,7 +116,7 @@ class Answers:
                 if waited_for is not None and waited_for.begun > came:
                     return waited_for
                 begun, version = next(self._turns), latest()
-                return self._find(key, version) or self._renewed(key, begun, version, make, figures)
+                return self._find(key, version) or self._renewed(key, begun, version, look, make)
         finally:
             with self._lock:
                 self._making.pop(key, None)
@@ -93,21 +129,18 @@ class Answers:
             self._kept.move_to_end(key)
             return found
 
-    def _renewed(
-        self, key: Hashable, begun: int, version: Hashable, make: Callable[[], Response],
-        figures: Callable[[], Hashable] | None,
-    ) -> Kept:
-        narrow = None if figures is None else figures()
+    def _renewed(self, key: Hashable, begun: int, version: Hashable, look: Look, make: Make) -> Kept:
+        seen = look()
         known = self._kept.get(key)
-        if figures is not None and known is not None and known.figures == narrow:
+        if known is not None and known.found == seen:
             return self._store(key, replace(known, begun=begun, version=version))
-        made = make()
+        made = make(seen)
         body = bytes(made.body)
         headers = {k: v for k, v in made.headers.items() if k != "content-length"}
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        size = len(body) + len(str(key)) + ENTRY_BYTES
+        size = 2 * len(body) + len(str(key)) + ENTRY_BYTES  # what it was made of is about as large
         headers = {"cache-control": _ASK_FIRST, **headers, "etag": tag}
-        return self._store(key, Kept(begun, version, narrow, body, headers, size))
+        return self._store(key, Kept(begun, version, seen, body, headers, size))
 
     def _store(self, key: Hashable, kept: Kept) -> Kept:
         with self._lock:

@@ -34,6 +34,7 @@ from app.api import (
     trail,
     uploads,
 )
+from app.api.again import Again
 from app.api.dependencies import Services
 from app.api.every_answer import EveryAnswer
 from app.api.hub import Hub
@@ -84,6 +85,7 @@ def create_application(config: Settings | None = None) -> FastAPI:
     figures.predictions.show(lambda: batcher.taken, lambda: models.bytes)
     sweeper = Sweeper(database, config, doorbell)
     app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
+    app.add_middleware(Again, answers=app.state.services.answers)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.add_middleware(EveryAnswer)

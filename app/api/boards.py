@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -36,11 +37,14 @@ def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: 
 
 def kept(services: Services, request: Request, dataset: str, wanted: str, make: Callable[[], Response]) -> Response:
     """The answer to this very request in the format that is wanted, made of the data set's figures alone."""
-    def figures() -> tuple[int, float]:
-        with services.database.reading() as session:
-            return results.figures_version(session, dataset)
+    figures = partial(figures_of, services, dataset)
+    return services.answers.of(request, services.database, figures, lambda _: make(), wanted=wanted)
 
-    return services.answers.of(request, services.database, make, wanted=wanted, figures=figures)
+
+def figures_of(services: Services, dataset: str) -> tuple[int, float]:
+    """Another one whenever something else is published of the data set, or no more."""
+    with services.database.reading() as session:
+        return results.figures_version(session, dataset)
 
 
 def unconditional(request: Request, **scope: Any) -> Request:

@@ -127,7 +127,8 @@ def _layers(name: str, variant: Variant, stem: str, side: int, classes: int, cha
 @router.get("/attacks", tags=["catalogues"], summary="Attacks with their parameters")
 def list_attacks() -> dict[str, Any]:
     """Norms, defaults and ranges, white or black box, reference."""
-    return {"items": [asdict(attack) for attack in ATTACKS.values()], "next": None}
+    shown = (asdict(attack) for attack in ATTACKS.values())
+    return {"items": [{k: v for k, v in one.items() if k != "module"} for one in shown], "next": None}
 
 
 @router.get("/suites", tags=["catalogues"], summary="Attacks that are run together")

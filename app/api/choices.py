@@ -1,12 +1,13 @@
 """`/leaderboard/choices`: which filters of the boards would find something."""
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from app.api.boards import measured_of
+from app.api.boards import figures_of, measured_of
 from app.api.dependencies import Services, ServicesOf
 from app.domain.choices import choices
-from app.storage import results
 
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
 
@@ -20,12 +21,9 @@ def show(services: ServicesOf, dataset: str) -> Response:
 
 def choices_of(services: Services, dataset: str) -> bytes:
     """The same as JSON, for pages. Raises NotFound."""
-    def figures() -> tuple[int, float]:
-        with services.database.reading() as session:
-            return results.figures_version(session, dataset)
-
-    def make() -> Response:
+    def make(_: object) -> Response:
         return JSONResponse({"dataset": dataset, **choices(measured_of(services, dataset, None))})
 
     latest = services.database.commits.latest
-    return services.answers.get(("/leaderboard/choices", dataset), latest, make, figures).body
+    figures = partial(figures_of, services, dataset)
+    return services.answers.get(("/leaderboard/choices", dataset), latest, figures, make).body

@@ -7,13 +7,12 @@ from fastapi.responses import JSONResponse
 
 from app.api.boards import VARY, FreezeDepth, Images, answers_in, as_report, best_format, measured_of, per_image_of
 from app.api.dependencies import Services, ServicesOf
-from app.domain.architectures import Variant
+from app.domain.architectures import ArchitectureName, Variant
 from app.domain.attacks import ATTACKS, Norm
 from app.domain.curves import curves
 from app.domain.datasets import KNOWN
 from app.domain.errors import NotFound, SpikeproofError
 from app.domain.leaderboard import Measured, choose_family, row_id
-from app.domain.spec import ArchitectureName
 from app.reports.curve_plot import curves_picture
 from app.reports.tables import curves_table, measured_under
 from app.storage import datasets

@@ -49,8 +49,8 @@ class Services:
         self.batcher.close()
 
 
-def get_services(request: Request) -> Services:
-    """The application's services."""
+async def get_services(request: Request) -> Services:
+    """The application's services. Not a plain function: that would be called in a thread, for each request."""
     services: Services = request.app.state.services
     return services
 

@@ -12,11 +12,14 @@ from app.api.security import ActorOf
 from app.domain.access import Actor
 from app.domain.errors import InvalidInput, Problem
 from app.domain.lifecycle import ExperimentState
+from app.domain.outlook import Tally
 from app.domain.plan import PlannedRun
 from app.domain.spec import ExperimentSpec
 from app.storage import artifacts, deletion, experiments, trail
+from app.storage.experiments import ListedExperiment
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])
+Found = tuple[list[ListedExperiment], dict[str, list[Tally]], str | None]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
@@ -71,16 +74,25 @@ def list_(
     """One page of experiments without their runs."""
     filters: dict[str, Any] = {"dataset": dataset, "state": state, "archived": archived}
     return services.answers.of(
-        request, services.database, lambda: JSONResponse(listed(services, limit=limit, after=cursor, **filters))
+        request, services.database, lambda: _look(services, limit=limit, after=cursor, **filters),
+        lambda found: JSONResponse(_page(found)),
     )
 
 
 def listed(services: Services, **wanted: Any) -> dict[str, Any]:
     """A page of experiments; `wanted` as of `app.storage.experiments.page`."""
+    return _page(_look(services, **wanted))
+
+
+def _look(services: Services, **wanted: Any) -> Found:
     with services.database.reading() as session:
         rows, following = experiments.page(session, **wanted)
-        found = services.tallies.of_experiments(session, [row.id for row in rows])
-    return {"items": [views.summary(row, found[row.id], row.submitted_by) for row in rows], "next": following}
+        return rows, services.tallies.of_experiments(session, [row.id for row in rows]), following
+
+
+def _page(found: Found) -> dict[str, Any]:
+    rows, tallies, following = found
+    return {"items": [views.summary(row, tallies[row.id], row.submitted_by) for row in rows], "next": following}
 
 
 @router.get("/{experiment_id}", summary="One experiment with its runs")

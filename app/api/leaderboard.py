@@ -21,12 +21,11 @@ from app.api.boards import (
 )
 from app.api.dependencies import ServicesOf
 from app.api.ui.leaderboard_page import leaderboard_page
-from app.domain.architectures import ARCHITECTURES, Variant
+from app.domain.architectures import ARCHITECTURES, ArchitectureName, Variant
 from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, coverage, leaderboard, matrix
-from app.domain.spec import ArchitectureName
 from app.reports.board_plot import board_picture
 from app.reports.matrix_plot import matrix_picture
 from app.reports.tables import leaderboard_table, matrix_table, measured_under

@@ -56,6 +56,8 @@ def _watch(services: Services, checkpoint_id: str, wanted: NeuronsBody, sent: by
         seen = watch(model, image, classes, seed=wanted.seed, neurons=wanted.neurons, count=wanted.count)
     except IndexError as error:
         raise InvalidInput([Problem("/neurons", str(error))]) from error
+    except ValueError as error:
+        raise Conflict(f"checkpoint {row.id}: {error}") from error
     return {"checkpoint": row.id, "variant": row.variant, "seed": wanted.seed, **seen}
 
 

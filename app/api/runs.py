@@ -14,6 +14,7 @@ from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.lifecycle import RunKind, RunState
 from app.storage import artifacts, experiments, results, retries, run_logs, runs, trail
+from app.storage.listed_runs import ListedRun
 
 LARGEST_LOG = 2**20
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -30,14 +31,18 @@ def list_(
     cursor: Cursor = None,
 ) -> Response:
     """One page of runs."""
-    def make() -> Response:
+    def look() -> tuple[list[ListedRun], str | None]:
         with services.database.reading() as session:
-            rows, following = services.runs.page(
+            return services.runs.page(
                 session, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state
             )
-        return JSONResponse({"items": [views.run(row) for row in rows], "next": following})
 
-    return services.answers.of(request, services.database, make)
+    return services.answers.of(request, services.database, look, _page)
+
+
+def _page(found: tuple[list[ListedRun], str | None]) -> Response:
+    rows, following = found
+    return JSONResponse({"items": [views.run(row) for row in rows], "next": following})
 
 
 @router.get("/{run_id}", summary="One run with metrics and log")

@@ -180,8 +180,8 @@ def _checked(actor: Actor, needed: Role) -> Actor:
     return actor
 
 
-def get_actor(request: Request) -> Actor:
-    """Who asks."""
+async def get_actor(request: Request) -> Actor:
+    """Who asks. Not a plain function: see `get_services`."""
     actor: Actor = request.state.actor
     return actor
 

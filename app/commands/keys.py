@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.domain.access import Role
+from app.domain.access import LOCAL, Role
 from app.domain.errors import SpikeproofError
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ def create(
     role: Annotated[Role, typer.Option(help="a reader looks and predicts, a submitter also runs, an admin deletes")],
 ) -> None:
     """Make a key and print it, once: it is stored nowhere."""
-    from app.storage import api_keys
+    from app.storage import api_keys, trail
 
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise SpikeproofError(f"a key's name has 1 to {LONGEST_NAME} printable characters")
     with _database() as database, database.writing() as session:
         row, key = api_keys.create(session, name, role)
+        trail.note(session, LOCAL, "key made", row.id)
     print(f"{row.role} key {row.name!r}; keep it, it is not shown again:", file=sys.stderr)
     print(key)
 
@@ -51,10 +52,11 @@ def list_() -> None:
 @keys_cli.command()
 def revoke(name: Annotated[str, typer.Argument(help="of a key that was not revoked")]) -> None:
     """End a key: the next request with it is refused."""
-    from app.storage import api_keys
+    from app.storage import api_keys, trail
 
     with _database() as database, database.writing() as session:
         row = api_keys.revoke(session, name)
+        trail.note(session, LOCAL, "key revoked", row.id)
     print(f"revoked {row.name!r}")
 
 

@@ -1,17 +1,45 @@
-"""Facts about the architectures and variants a request may name. The networks are in `models`."""
+"""Facts about the architectures and variants a request may name. The networks are in `models`, whose modules declare
+under the same names how each is built: `models.declared`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Variant = Literal["default", "lif", "paralif"]
-VARIANTS: tuple[Variant, ...] = ("default", "lif", "paralif")
-SPIKING: tuple[Variant, ...] = ("lif", "paralif")
-_VARIANT_NAMES = {"default": "default", "lif": "LIF", "paralif": "ParaLIF"}
+from app.domain.plugins import Catalogue
+
+
+@dataclass(frozen=True)
+class VariantFacts:
+    """A decoder. `head` describes it in a model card; `settings`: what of an experiment's `decoder` it reads. All but
+    `default` are branches of a continuous network."""
+
+    name: str
+    title: str
+    head: str
+    settings: frozenset[str] = frozenset()
+
+
+_COMMON = frozenset({"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants", "normalisation",
+                     "encoding_gradient"})  # fmt: skip
+VARIANT_FACTS = Catalogue(
+    "variants", VariantFacts,
+    (
+        VariantFacts("default", "default", "a linear layer on the encoder's features"),
+        VariantFacts(
+            "lif", "LIF", "leaky integrate-and-fire neurons, simulated step by step", _COMMON | {"hidden", "beta"},
+        ),
+        VariantFacts(
+            "paralif", "ParaLIF", "ParaLIF neurons: all steps at once, spikes drawn at random",
+            _COMMON | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "estimator"},
+        ),
+    ),
+)  # fmt: skip
+VARIANTS: tuple[str, ...] = tuple(VARIANT_FACTS)
+SPIKING: tuple[str, ...] = tuple(name for name in VARIANTS if name != "default")
 
 
 def variant_name(variant: str) -> str:
     """As people write it, in prose and in tables; addresses, JSON and CSV have the id: `"paralif"` -> `"ParaLIF"`."""
-    return _VARIANT_NAMES.get(variant, variant)
+    return VARIANT_FACTS[variant].title if variant in VARIANT_FACTS else variant
 
 
 @dataclass(frozen=True)
@@ -44,9 +72,9 @@ class Architecture:
     weights: tuple[Weights, ...] = ()
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    a.name: a
-    for a in (
+ARCHITECTURES = Catalogue(
+    "architectures", Architecture,
+    (
         Architecture(
             "resnet20", "ResNet-20 for CIFAR", "He et al. 2016, arXiv:1512.03385, section 4.2", 3, 64, 8, ("cifar",),
         ),
@@ -58,5 +86,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             "resnet50", "ResNet-50", "He et al. 2016, arXiv:1512.03385", 4, 2048, 8, ("imagenet", "cifar"),
             (Weights("imagenet", "torchvision ResNet50_Weights.IMAGENET1K_V2", 0.80858, "11ad3fa6", 232),),
         ),
-    )
-}
+    ),
+)
+# What a request may name: pydantic reads these when the service starts.
+if TYPE_CHECKING:
+    Variant = str
+    ArchitectureName = str
+else:
+    Variant = Literal[VARIANTS]
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]

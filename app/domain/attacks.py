@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.domain.errors import suggestion
+from app.domain.plugins import Catalogue
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -51,6 +52,7 @@ class Attack:
     box: Literal["white", "black", "none"]
     reference: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    module: str = ""  # that has the class with this `name`; empty: `worker.attacks.NAME`
 
     def faults(self, given: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with which parameter, those unknown first."""
@@ -79,9 +81,9 @@ _GRADIENT = Parameter(
     choices=(OWN_GRADIENT, "sampled", EXPECTED_GRADIENT, *SURROGATE_GRID),
 )
 
-ATTACKS: dict[str, Attack] = {
-    attack.name: attack
-    for attack in (
+ATTACKS = Catalogue(
+    "attacks", Attack,
+    (
         Attack(
             "fgsm", "Fast gradient sign method", ("linf", "l2"), "white",
             "Goodfellow, Shlens, Szegedy 2015, arXiv:1412.6572", {"draws": _DRAWS},
@@ -219,8 +221,8 @@ ATTACKS: dict[str, Attack] = {
                 "tries": Parameter(10, "perturbations an image", 1, 10_000),
             },
         ),
-    )
-}
+    ),
+)
 
 
 def find_attack(name: str) -> Attack:

@@ -6,7 +6,7 @@ Fields, types and ranges were checked before, by the models of `app.domain.spec`
 from fractions import Fraction
 
 from app.domain.architectures import ARCHITECTURES
-from app.domain.attacks import Norm, find_attack
+from app.domain.attacks import OWN_GRADIENT, Norm, find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
 from app.domain.errors import Problem, suggestion
@@ -30,6 +30,7 @@ def check_experiment(
         found += _check_count(spec) + _check_image_size(spec, dataset) + _check_images(spec, dataset)
         found += _check_training(spec, source)
         found += _check_source(spec, dataset, source.checkpoint) if source.checkpoint else []
+        found += _check_readout(spec, dataset, source)
     return list(dict.fromkeys(found + _check_evaluation(spec.evaluation, dataset)))  # each fault once
 
 
@@ -83,6 +84,24 @@ def _check_training(spec: ExperimentSpec, source: WeightsSource) -> list[Problem
             found.append(Problem("/training/weights", detail))
         found += _check_depths(training, name, facts.depths)
     return found + _check_overrides(spec) + _check_branch_at(spec, source)
+
+
+def _check_readout(spec: ExperimentSpec, dataset: Dataset, source: WeightsSource) -> list[Problem]:
+    """`features` needs a feature for each class, and an encoder that learns."""
+    if spec.decoder.readout == "mean":
+        return []
+    if "lif" not in spec.variants:
+        return [Problem("/decoder/readout", "'features' is for the variant lif, which is not asked for; use 'mean'")]
+    found = []
+    for name in spec.architectures:
+        facts = ARCHITECTURES[name]
+        if facts.features < len(dataset.classes):
+            detail = f"{name} has {facts.features} features, and {dataset.name} {len(dataset.classes)} classes"
+            found.append(Problem("/decoder/readout", f"'features' needs one for each class: {detail}; use 'mean'"))
+        if resolve_training(spec.training, name, "lif", source).freeze_depth >= facts.depths:
+            detail = f"'features' learns nothing with all {facts.depths} groups of {name} frozen; freeze fewer"
+            found.append(Problem("/decoder/readout", detail))
+    return found
 
 
 def _check_images(spec: ExperimentSpec, dataset: Dataset) -> list[Problem]:
@@ -158,6 +177,7 @@ def _branch_at_pointer(training: TrainingSpec, architecture: str, variant: str) 
 
 def _check_evaluation(evaluation: EvaluationSpec, dataset: Dataset) -> list[Problem]:
     found = _check_suite(evaluation)
+    found = found or _check_one_draw(evaluation)
     largest = Fraction(LARGEST_EPS[evaluation.norm])
     for i, value in enumerate(evaluation.eps or []):
         if parse_epsilon(value) > largest:
@@ -183,6 +203,22 @@ def _check_suite(evaluation: EvaluationSpec) -> list[Problem]:
         allowed = ", ".join(SUITES[name].norms)
         return [Problem("/evaluation/norm", f"suite {name} is for {allowed}; for {evaluation.norm} list attacks")]
     return []
+
+
+def _check_one_draw(evaluation: EvaluationSpec) -> list[Problem]:
+    """An attack through another gradient than the network's own averages draws, or does what the study did not."""
+    if "one-draw-gradients" not in evaluation.as_published:
+        return []
+    if evaluation.attacks is not None:
+        used = [(use.name, use.parameters.get("gradient", OWN_GRADIENT)) for use in evaluation.attacks]
+    else:
+        stages = SUITES[evaluation.suite or "quick"].stages_for(evaluation.norm)
+        used = [(stage.attack, stage.parameters.get("gradient", OWN_GRADIENT)) for stage in stages]
+    others = sorted({name for name, gradient in used if gradient != OWN_GRADIENT})
+    if not others:
+        return []
+    detail = f"'one-draw-gradients' is for attacks through the network's own gradient; {', '.join(others)} takes others"
+    return [Problem("/evaluation/as_published", f"{detail}: use the suite 'study', 'quick' or 'standard'")]
 
 
 def _check_attack(use: AttackUse, norm: Norm, index: int) -> list[Problem]:

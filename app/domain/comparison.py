@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Verdicts = NDArray[np.bool_]
 
 _MOST_NAMED = 6  # settings in the conclusion; all are listed
+_UNCORRECTED = "No p is corrected for how many comparisons are made."
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ def _conclusion(
                 "with the same seeds."]  # fmt: skip
     else:
         said = [_finding(a, names, robust), _significance(robust, pairs)]
+        if robust.p is not None or pairs:
+            said.append(_UNCORRECTED)
     return " ".join([*said, *_caution(a, b), _what_differs(settings)])
 
 

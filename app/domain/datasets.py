@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.domain.attacks import Norm
+from app.domain.plugins import Catalogue
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,16 @@ class DatasetFacts:
     eps: dict[Norm, tuple[str, ...]]
     headline: dict[Norm, str]
     augmentation: Augmentation
-    built_in: bool = False  # ships with a dependency; needs no folder
+    # "module:function": of a built-in one `() -> {split: (images, labels)}`, which ships with a package and needs no
+    # folder; of one that is downloaded `(facts) -> worker.data.official.Publication`.
+    reader: str = ""
     # Below DATA_DIR/downloads/NAME, as torchvision lays them: all files of any one of these are enough.
     downloads: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def built_in(self) -> bool:
+        """Whether a function has its images, without files of its own."""
+        return bool(self.reader) and not self.downloads
 
     @property
     def downloadable(self) -> bool:
@@ -102,19 +110,19 @@ def _mnist_files(folder: str) -> tuple[tuple[str, ...], ...]:
     return tuple(f"{folder}/raw/{part}" for part in parts), tuple(f"{folder}/raw/{part}.gz" for part in parts)
 
 
-KNOWN: dict[str, DatasetFacts] = {
-    facts.name: facts
-    for facts in (
+KNOWN = Catalogue(
+    "datasets", DatasetFacts,
+    (
         DatasetFacts(
             "digits", "Optical recognition of handwritten digits, 8x8", tuple("0123456789"), (1, 8, 8), 1438, 359,
             "CC BY 4.0", "scikit-learn; Alpaydin and Kaynak 1998, doi:10.24432/C50P49",
             {"linf": ("8/255", "32/255", "64/255"), "l2": ("0.5",)}, {"linf": "32/255", "l2": "0.5"},
-            Augmentation(1, flip=False), built_in=True,
+            Augmentation(1, flip=False), reader="worker.data.digits:read_digits",
         ),
         DatasetFacts(
             "cifar10", "CIFAR-10", tuple(_CIFAR10.split()), (3, 32, 32), 50_000, 10_000,
             "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
-            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True), reader="worker.data.official:cifar",
             downloads=_cifar_files(
                 "cifar-10-batches-py", "cifar-10-python.tar.gz",
                 "data_batch_1 data_batch_2 data_batch_3 data_batch_4 data_batch_5 test_batch batches.meta",
@@ -123,33 +131,36 @@ KNOWN: dict[str, DatasetFacts] = {
         DatasetFacts(
             "cifar100", "CIFAR-100", tuple(_CIFAR100.split()), (3, 32, 32), 50_000, 10_000,
             "none stated", "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
-            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True),
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=True), reader="worker.data.official:cifar",
             downloads=_cifar_files("cifar-100-python", "cifar-100-python.tar.gz", "train test meta"),
         ),
         DatasetFacts(
             "svhn", "SVHN, cropped house numbers", tuple("0123456789"), (3, 32, 32), 73_257, 26_032,
             "non-commercial use only", "Netzer et al. 2011, Reading Digits in Natural Images, ufldl.stanford.edu",
-            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=False),
+            NATURAL_EPS, NATURAL_HEADLINE, Augmentation(4, flip=False), reader="worker.data.official:svhn",
             downloads=(("train_32x32.mat", "test_32x32.mat"),),
         ),
         DatasetFacts(
             "fashion-mnist", "Fashion-MNIST", tuple(_FASHION.split()), (1, 28, 28), 60_000, 10_000,
             "MIT", "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747",
             {"linf": ("8/255", "16/255", "26/255"), "l2": ("0.5",)}, {"linf": "26/255", "l2": "0.5"},
-            Augmentation(2, flip=True), downloads=_mnist_files("FashionMNIST"),
+            Augmentation(2, flip=True), reader="worker.data.official:mnist",
+            downloads=_mnist_files("FashionMNIST"),
         ),
         DatasetFacts(
             "mnist", "MNIST", tuple("0123456789"), (1, 28, 28), 60_000, 10_000,
             "CC BY-SA 3.0", "LeCun, Cortes, Burges 1998, The MNIST database of handwritten digits",
-            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), downloads=_mnist_files("MNIST"),
+            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), reader="worker.data.official:mnist",
+            downloads=_mnist_files("MNIST"),
         ),
         DatasetFacts(
             "kmnist", "Kuzushiji-MNIST", tuple(_KUZUSHIJI.split()), (1, 28, 28), 60_000, 10_000,
             "CC BY-SA 4.0", "Clanuwat et al. 2018, arXiv:1812.01718; Center for Open Data in the Humanities",
-            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), downloads=_mnist_files("KMNIST"),
+            STROKES_EPS, STROKES_HEADLINE, Augmentation(2, flip=False), reader="worker.data.official:mnist",
+            downloads=_mnist_files("KMNIST"),
         ),
-    )
-}
+    ),
+)
 
 
 def headline_eps(name: str) -> dict[Norm, str]:

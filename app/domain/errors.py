@@ -13,6 +13,7 @@
     |-- HeadersTooLarge     431
     |-- ServiceUnavailable  503  try again later
     |-- DiskFull            507
+    |-- PluginError         --   an installed package brings something that cannot be used
     |-- JobError            --   a job that fails however often it is tried again
     `-- LeaseLost           --   a job that no longer owns its run and must write nothing more
 """
@@ -137,6 +138,10 @@ class DiskFull(SpikeproofError):
 
     status = 507
     title = "Insufficient storage"
+
+
+class PluginError(SpikeproofError):
+    """An entry point of an installed package does not hold what it should."""
 
 
 class JobError(SpikeproofError):

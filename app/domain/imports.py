@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from app.domain.architectures import Variant
+from app.domain.architectures import ArchitectureName, Variant
 from app.domain.errors import InvalidInput, Problem, suggestion
 from app.domain.plan import PlannedRun, decoder_settings
-from app.domain.spec import ArchitectureName, DecoderSpec, Name, Seed
+from app.domain.spec import DecoderSpec, Name, Seed
 from app.domain.subject import group_of
 
 UNKNOWN_EPOCHS = "<?>"

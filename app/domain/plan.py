@@ -11,17 +11,18 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES, SPIKING
+from app.domain.architectures import ARCHITECTURES, SPIKING, VARIANT_FACTS
 from app.domain.attacks import find_attack
 from app.domain.datasets import Dataset
 from app.domain.epsilon import parse_epsilon
 from app.domain.lifecycle import RunKind
 from app.domain.pool import TRANSFER, Sibling, pool_of
 from app.domain.protocol import Protocol, digest
+from app.domain.published import EVALUATION_OPTIONS, EvaluationOption
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
 from app.domain.subject import subject_of
-from app.domain.suites import SUITES, Stage
+from app.domain.suites import NORMALISED_UNIT, SUITES, Stage
 from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, WeightsSource
 
 VALIDATION_SHARE = 0.1  # of the training split, stratified; the test split is never chosen on
@@ -145,19 +146,42 @@ def make_protocol(evaluation: EvaluationSpec, dataset: Dataset) -> Protocol:
     else:
         name, version, survivors, diagnostics = "custom", 1, True, "rows"
         stages = tuple(Stage(use.name, find_attack(use.name).resolve(use.parameters)) for use in evaluation.attacks)
+    options = tuple(name for name in EVALUATION_OPTIONS if name in evaluation.as_published)
+    if options:  # which the checks, made for figures that are to be believed, know nothing of
+        diagnostics, stages = "rows", tuple(_as_published(stage, options) for stage in stages)
     if evaluation.eps is not None:  # radii asked for: every stage runs at each
         stages = tuple(Stage(s.attack, s.parameters) for s in stages)
     grid = {eps for s in stages for eps in s.grid or ()}
-    eps = {parse_epsilon(e) for e in evaluation.eps or ()} or grid or _default_eps(dataset, evaluation)
+    eps = {parse_epsilon(e) for e in evaluation.eps or ()} or grid or _default_eps(dataset, evaluation, options)
     return Protocol(
         dataset=dataset.name, fingerprint=dataset.fingerprint, norm=evaluation.norm, eps=tuple(sorted(eps)),
         suite=name, suite_version=version, survivors=survivors, stages=stages,
         images=min(evaluation.images, dataset.test_size), diagnostics=diagnostics,
+        clean_images=_clean_images(evaluation, dataset), as_published=options,
     )
 
 
-def _default_eps(dataset: Dataset, evaluation: EvaluationSpec) -> set[Fraction]:
-    return {parse_epsilon(e) for e in dataset.default_eps[evaluation.norm]}
+def _clean_images(evaluation: EvaluationSpec, dataset: Dataset) -> int | None:
+    """Null where it is the whole test split: one result, one name."""
+    asked = evaluation.clean_images
+    return None if asked is None or asked >= dataset.test_size else asked
+
+
+def _as_published(stage: Stage, options: Sequence[EvaluationOption]) -> Stage:
+    """One draw a gradient; the study's radii as it wrote them."""
+    parameters, grid = dict(stage.parameters), stage.grid
+    if "one-draw-gradients" in options and "draws" in parameters:
+        parameters["draws"] = 1
+    if "normalised-eps" in options and grid is not None:
+        grid = tuple(eps / NORMALISED_UNIT for eps in grid)
+    return Stage(stage.attack, parameters, grid)
+
+
+def _default_eps(
+    dataset: Dataset, evaluation: EvaluationSpec, options: Sequence[EvaluationOption]
+) -> set[Fraction]:
+    unit = NORMALISED_UNIT if "normalised-eps" in options else 1
+    return {parse_epsilon(e) / unit for e in dataset.default_eps[evaluation.norm]}
 
 
 def expand(
@@ -255,17 +279,17 @@ def _branch_run(
     return PlannedRun("branch", spec, parent.key)
 
 
-# Which settings of the decoder a variant reads; the others must not keep two equal runs apart.
-_COMMON = {"timesteps", "readout", "surrogate", "learn_threshold", "learn_time_constants"}
-_SETTINGS = {
-    "lif": _COMMON | {"hidden", "beta"},
-    "paralif": _COMMON | {"gain", "spike_mode", "tau_mem", "tau_syn", "kernel", "estimator"},
-}
+# Settings that came later: as usual, they are left out, so that older runs keep their names.
+_ADDED = {"normalisation": "min_max", "encoding_gradient": "straight_through"}
 
 
 def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
-    """The settings that this variant's head depends on."""
-    return {name: value for name, value in decoder.model_dump().items() if name in _SETTINGS[variant]}
+    """The settings that this variant's head depends on; the others must not keep two equal runs apart."""
+    read = VARIANT_FACTS[variant].settings
+    found = {name: value for name, value in decoder.model_dump().items() if name in read}
+    if variant != "lif" and "readout" in read:
+        found["readout"] = "mean"  # "features" is for lif alone
+    return {name: value for name, value in found.items() if _ADDED.get(name) != value}
 
 
 def _training_dict(training: CellTraining, rates: tuple[float, float]) -> dict[str, Any]:

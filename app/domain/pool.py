@@ -60,7 +60,8 @@ def _is_default_sibling(run: Trained, other: Trained) -> bool:
 
 def _is_other_variant(run: Trained, other: Trained) -> bool:
     same_branch = run.spec.get("branch_seed") == other.spec.get("branch_seed")
-    return {run.spec["variant"], other.spec["variant"]} == set(SPIKING) and same_branch and _same_seed(run, other)
+    spiking = run.spec["variant"] in SPIKING and other.spec["variant"] in SPIKING
+    return spiking and run.spec["variant"] != other.spec["variant"] and same_branch and _same_seed(run, other)
 
 
 def _is_other_seed(run: Trained, other: Trained) -> bool:

@@ -19,10 +19,31 @@ FIRST_CHECKPOINT = "ckpt_of_the_stage_before"
 Body = dict[str, Any]
 _STUDY = ["resnet50", "resnet18"]
 _GRIDS = ("study", "spiking")  # the study's own attacks and radii, and the attacks that its figures need
-_SMALL_TRAINING = {"images": 600, "epochs": 2, "branch_epochs": 1, "overrides": []}
-_SMALL_EVALUATION = {
-    "suite": None, "images": 20, "eps": ["2/255", "8/255"],
-    "attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 5}}],
+# The small form: so many training images, epochs divided by ten, images resized to 16x16 in the network.
+_SMALL_IMAGES, _SMALL_WIDE_IMAGES = 600, 240  # of ResNet-20; of the wide networks. CIFAR-100 needs 200
+_SMALL_EPOCHS, _LONGEST = 10, 3
+_SMALL_SIDE, _SMALL_IMAGENET_SIDE = 16, 64  # ImageNet weights see nothing in less
+_SMALL_EVALUATION = {"images": 20, "clean_images": 200, "eps": ["2/255", "8/255"]}
+
+
+def _use(name: str, **parameters: Any) -> dict[str, Any]:
+    return {"name": name, "parameters": parameters}
+
+
+_SMALL_QUICK = [_use("fgsm", draws=4), _use("pgd", steps=5, draws=4), _use("square", queries=20, draws=4)]
+_SMALL_SPIKING = [
+    _use("apgd", steps=5, gradient="expected"), _use("apgd", steps=3, gradient="sampled", draws=4),
+    _use("apgd", steps=3, gradient="straight_through", draws=4), _use("sapgd", steps=3, gradient="assg", draws=4),
+    _use("square", queries=20, draws=4), _use("transfer", steps=3, draws=4),
+]  # fmt: skip
+_SMALL_ATTACKS = {
+    "study": [_use("fgsm", draws=4), _use("deepfool", steps=5, candidates=3, draws=4),
+              _use("square", queries=20, schedule="standard", draws=4)],
+    "quick": _SMALL_QUICK,
+    "spiking": _SMALL_SPIKING,
+    "audit": [*_SMALL_QUICK[:2], _use("mifgsm", steps=3, draws=4), _use("deepfool", steps=5, candidates=3, draws=4),
+              _use("fab", steps=3, targets=2, draws=4), _use("fmn", steps=5, draws=4), *_SMALL_SPIKING,
+              _use("hopskipjump", queries=50, first_evaluations=10, draws=4), _use("noise", tries=3)],
 }  # fmt: skip
 
 
@@ -58,13 +79,24 @@ def _formed(body: Mapping[str, Any], words: Sequence[str]) -> Body:
 
 
 def _small(body: Mapping[str, Any]) -> Body:
-    """Of networks for large images, only smaller images are affordable on a CPU."""
-    training = {**body.get("training", {}), **_SMALL_TRAINING}
-    if set(body.get("architectures", ())) - {"resnet20"}:
-        side = 64 if training.get("weights", "none") == "imagenet" else 32
-        training |= {"stem": "imagenet", "image_size": side}
-    evaluation = {key: value for key, value in _SMALL_EVALUATION.items() if value is not None}
-    return {**body, "training": training, "evaluation": evaluation}
+    """Few images and epochs, small images, and the attacks of the suite with a few steps each."""
+    training = {"epochs": 20, "branch_epochs": 10, **body.get("training", {})}
+    wide = set(body.get("architectures", ())) - {"resnet20"}
+    given = training.get("weights") == "imagenet"
+    small = _shorter(training) | {
+        "images": _SMALL_WIDE_IMAGES if wide else _SMALL_IMAGES,
+        "overrides": [_shorter(override) for override in training.get("overrides", [])],
+    }
+    if body["dataset"] != "digits":  # whose images are 8x8
+        small["image_size"] = _SMALL_IMAGENET_SIDE if given else _SMALL_SIDE
+    suite = body.get("evaluation", {}).get("suite", "quick")
+    return {**body, "training": small, "evaluation": {**_SMALL_EVALUATION, "attacks": _SMALL_ATTACKS[suite]}}
+
+
+def _shorter(training: Mapping[str, Any]) -> dict[str, Any]:
+    """A tenth of the epochs, rounded up."""
+    lengths = {name: training[name] for name in ("epochs", "branch_epochs") if name in training}
+    return {**training, **{name: min(-(-epochs // _SMALL_EPOCHS), _LONGEST) for name, epochs in lengths.items()}}
 
 
 def _study_tables(dataset: str, *tables: Mapping[str, Any]) -> tuple[tuple[Body, ...], ...]:

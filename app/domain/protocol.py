@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from app.domain.attacks import NORMS, Norm
 from app.domain.epsilon import format_epsilon, parse_epsilon
+from app.domain.published import EvaluationOption
 from app.domain.suites import Diagnostics, Stage
 
 SELECTION_DRAWS = 32  # S: draws that choose the worst candidate of an image
@@ -41,11 +42,17 @@ class Protocol:
     images: int
     precision: str = "float32"
     diagnostics: Diagnostics = "rows"
+    clean_images: int | None = None  # that the clean accuracy is measured on; None: the whole test split
+    as_published: tuple[EvaluationOption, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; radii as text fractions. `diagnostics` only where it is not the default: protocols are
+        """JSON-safe; radii as text fractions. What has a default only where it is not the default: protocols are
         named by this text, and those measured before there was a choice keep their names."""
-        chosen = {} if self.diagnostics == "rows" else {"diagnostics": self.diagnostics}
+        chosen: dict[str, Any] = {} if self.diagnostics == "rows" else {"diagnostics": self.diagnostics}
+        if self.clean_images is not None:
+            chosen["clean_images"] = self.clean_images
+        if self.as_published:
+            chosen["as_published"] = list(self.as_published)
         return chosen | {
             "dataset": self.dataset, "fingerprint": self.fingerprint, "norm": self.norm,
             "eps": [str(e) for e in self.eps], "suite": self.suite, "suite_version": self.suite_version,
@@ -59,7 +66,9 @@ class Protocol:
         assert data["norm"] in NORMS
         stages = tuple(_stage_from_dict(s) for s in data["stages"])
         eps = tuple(parse_epsilon(e) for e in data["eps"])
-        return cls(**{**data, "eps": eps, "stages": stages})
+        return cls(**{
+            **data, "eps": eps, "stages": stages, "as_published": tuple(data.get("as_published", ())),
+        })
 
     def stages_at(self, eps: Fraction) -> tuple[Stage, ...]:
         """The stages that run at this radius."""
@@ -87,7 +96,7 @@ class Protocol:
             "norm": self.norm, "eps": float(eps), "eps_text": format_epsilon(eps), "suite": self.suite,
             "suite_version": self.suite_version, "images": self.images, "precision": self.precision,
             "survivors": self.survivors, "family": self.family,
-        }
+        } | ({"as_published": list(self.as_published)} if self.as_published else {})
 
 
 def _stage_to_dict(stage: Stage) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.domain.architectures import VARIANTS, Variant
+from app.domain.architectures import VARIANTS, ArchitectureName, Variant
 from app.domain.attacks import Norm
 from app.domain.epsilon import parse_epsilon
+from app.domain.published import EvaluationOption
 from app.domain.weights import ALLOWED, weights_name
 
 MAX_SEEDS = 100
 MAX_EPS = 50
 MAX_CHECKPOINTS = 500
-ArchitectureName = Literal["resnet18", "resnet50", "resnet20"]
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
 
@@ -95,7 +95,9 @@ class DecoderSpec(Strict):
     gain: Literal["learned"] | Annotated[float, Field(gt=0, le=1000)] = Field(
         "learned", description="positive scale on the ParaLIF read-out: learned, or fixed at a number"
     )
-    readout: Literal["mean"] = "mean"
+    readout: Literal["mean", "features"] = Field(
+        "mean", description="`features` (lif, as published): the encoder's features are the answer"
+    )
     hidden: int = Field(256, ge=1, le=8192)
     beta: float = Field(0.95, gt=0, lt=1)
     spike_mode: SpikeMode = "SB"
@@ -106,6 +108,10 @@ class DecoderSpec(Strict):
     surrogate: Literal["atan", "fast_sigmoid", "straight_through", "rectangle"] = "atan"
     learn_threshold: bool = True
     learn_time_constants: bool = False
+    normalisation: Literal["min_max", "clamp"] = Field("min_max", description="`clamp`: to [0, 1], as published")
+    encoding_gradient: Literal["straight_through", "none"] = Field(
+        "straight_through", description="through the Bernoulli encoding; `none`: as published"
+    )
 
 
 class AttackUse(Strict):
@@ -123,6 +129,13 @@ class EvaluationSpec(Strict):
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
     images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
+    clean_images: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="of the same permutation, for the clean accuracy (null: the whole test split)"
+    )
+    as_published: Annotated[list[EvaluationOption], AfterValidator(_no_repeats)] = Field(
+        default_factory=list[EvaluationOption],
+        description="ways in which the study measured; figures under one are marked and share no ranking with others",
+    )
 
 
 class ExperimentSpec(Strict):

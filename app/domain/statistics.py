@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Shares = NDArray[np.floating[Any]]
 
-Interval = Literal["clopper-pearson", "student-t", "hierarchical-bootstrap"]
+Interval = Literal["clopper-pearson", "seeds-and-images", "hierarchical-bootstrap"]
 BOOTSTRAP_SEEDS = 10  # with fewer, there are too few seeds to resample
 RESAMPLES = 2000
 EXACT_DISCORDANT = 25  # McNemar: exact below, mid-p from here
@@ -33,7 +33,7 @@ class Estimate:
     n: int
     ci95: tuple[float, float]
     by_seed: dict[str, float]
-    interval: Interval = "student-t"
+    interval: Interval = "seeds-and-images"
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of the API."""
@@ -46,18 +46,18 @@ class Estimate:
 def estimate(
     by_seed: Mapping[str, float], images: int, shares: "Callable[[], Shares | None] | None" = None
 ) -> Estimate:
-    """Accuracy over seeds on `images` images each.
+    """Accuracy over seeds, all on the same `images` images. The interval speaks of other seeds and other images.
 
-    The interval is Student's t over seeds, which carries the variance between images too;
-    Clopper-Pearson over the images for one seed, or where all seeds agree at 0 or 1; from 10 seeds on the
-    hierarchical bootstrap, where `shares` is given: asked only then, it answers the share of correct draws
+    One seed, or all at 0 or 1: Clopper-Pearson over the images (for this seed). Several: `seeds_and_images`. From 10
+    seeds on the hierarchical bootstrap, where `shares` is given: asked only then, it answers the share of correct draws
     (seeds, images), the same images in the same order for every seed, or None where that is not known.
     Raises ValueError for no seeds.
     """
     if not by_seed:
         raise ValueError("no values to estimate from")
     found = _without_shares(tuple(by_seed.items()), images)
-    matrix = shares() if shares is not None and found.interval == "student-t" and found.n >= BOOTSTRAP_SEEDS else None
+    several = found.interval == "seeds-and-images" and found.n >= BOOTSTRAP_SEEDS
+    matrix = shares() if shares is not None and several else None
     if matrix is None:
         return found
     low, high = hierarchical_bootstrap(matrix)
@@ -73,7 +73,7 @@ def _without_shares(by_seed: tuple[tuple[str, float], ...], images: int) -> Esti
     ordered = dict(sorted(by_seed, key=lambda kv: _seed_order(kv[0])))
     if sd is None or set(values) in ({0.0}, {1.0}):
         return Estimate(mean, sd, n, clopper_pearson(mean * images, images), ordered, "clopper-pearson")
-    return Estimate(mean, sd, n, student_interval(mean, sd, n), ordered)
+    return Estimate(mean, sd, n, seeds_and_images(mean, sd, n, images), ordered)
 
 
 def hierarchical_bootstrap(
@@ -102,10 +102,16 @@ def hierarchical_bootstrap(
     return float(low), float(high)
 
 
-def student_interval(mean: float, sd: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean over n seeds, cut to [0, 1]."""
-    low, high = _student(mean, sd, n, level)
-    return max(0.0, low), min(1.0, high)
+def seeds_and_images(mean: float, sd: float, n: int, images: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a mean over n seeds, all measured on the same images, for other seeds and other images.
+
+    The arms of two intervals added as squares: Student's t over seeds, which knows nothing of the images that the
+    seeds share, and Clopper-Pearson over images, as if all seeds agreed on each of them, which they do not quite: it
+    covers rather too much. Zou and Donner 2008, doi:10.1002/sim.3095.
+    """
+    low, high = clopper_pearson(mean * images, images, level)
+    arm = mean - _student(mean, sd, n, level)[0]
+    return max(0.0, mean - math.hypot(arm, mean - low)), min(1.0, mean + math.hypot(arm, high - mean))
 
 
 def clopper_pearson(successes: float, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -148,8 +154,9 @@ def paired_difference(
     """The difference of two accuracies over the seeds they have in common.
 
     `per_image` answers the differences (seeds, images), seeds in ascending order, or None. The interval is Student's
-    t over seeds; for one seed, over its images; from 10 seeds on, the hierarchical bootstrap. None where it needs
-    `per_image` and has none. Raises ValueError without a common seed.
+    t over seeds and, like p, speaks of other seeds on these images; for one seed, of other images; from 10 seeds on it
+    is the hierarchical bootstrap, for both. None where it needs `per_image` and has none. Raises ValueError without a
+    common seed.
     """
     seeds = sorted(a.keys() & b.keys(), key=_seed_order)
     if not seeds:

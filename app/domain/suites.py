@@ -64,11 +64,11 @@ def _label(stage: Stage, namesakes: Sequence[Stage]) -> str:
 
 
 # The study's radii are in ImageNet-normalised units; one such unit is about .225 of a pixel unit.
-_NORMALISED_UNIT = Fraction("0.225")
+NORMALISED_UNIT = Fraction("0.225")
 
 
 def _study(*values: str) -> tuple[Fraction, ...]:
-    return tuple(Fraction(v) * _NORMALISED_UNIT for v in values)
+    return tuple(Fraction(v) * NORMALISED_UNIT for v in values)
 
 
 _STUDY_FGSM = _study(".001", ".0025", ".005", ".0075", ".01", ".05", ".1", ".5", "1")

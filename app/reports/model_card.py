@@ -6,7 +6,7 @@ Sections after Mitchell et al. 2019, Model Cards for Model Reporting, doi:10.114
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES, variant_name
+from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS, variant_name
 from app.domain.datasets import KNOWN
 from app.domain.leaderboard import OK
 from app.domain.protocol import FRESH_DRAWS
@@ -16,11 +16,6 @@ from app.reports.markup import markdown_text, render
 from app.reports.tables import NORMS, Table
 
 Facts = Mapping[str, Any]
-_HEADS = {
-    "default": "a linear layer on the encoder's features",
-    "lif": "leaky integrate-and-fire neurons, simulated step by step",
-    "paralif": "ParaLIF neurons: all steps at once, spikes drawn at random",
-}
 _USE = """\
 Made for research on robustness: to be attacked, compared, and started from. Not for decisions about people or things.
 
@@ -57,7 +52,7 @@ def _listed(facts: Iterator[tuple[str, object]]) -> str:
 def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     model, facts = checkpoint["spec"]["model"], ARCHITECTURES[checkpoint["architecture"]]
     yield "architecture", f"{facts.title} ({facts.reference})"
-    yield "variant", f"{variant_name(checkpoint['variant'])}: {_HEADS[checkpoint['variant']]}"
+    yield "variant", f"{variant_name(checkpoint['variant'])}: {VARIANT_FACTS[checkpoint['variant']].head}"
     yield "decoder", ", ".join(f"{name} {value}" for name, value in training.get("decoder", {}).items())
     parameters = checkpoint["metrics"].get("parameters")
     yield "parameters", parameters and f"{parameters:,}"

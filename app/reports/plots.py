@@ -4,8 +4,11 @@ tell is also told by markers or text, for a print in grey. matplotlib is importe
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
+
+from app.domain.architectures import VARIANTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +17,8 @@ if TYPE_CHECKING:
 Picture = Literal["png", "svg"]
 PICTURE_TYPES: dict[Picture, str] = {"png": "image/png", "svg": "image/svg+xml"}
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-VARIANT_COLOURS = {"default": PALETTE[0], "lif": PALETTE[1], "paralif": PALETTE[2]}
-VARIANT_MARKERS = {"default": "o", "lif": "s", "paralif": "D"}
+VARIANT_COLOURS = dict(zip(VARIANTS, cycle(PALETTE[:-1]), strict=False))
+VARIANT_MARKERS = dict(zip(VARIANTS, cycle("osD^vPX"), strict=False))
 INK, QUIET, RULE = "#1a1a1a", "#6b6b6b", "#e3e3e3"
 LINEAR_SPAN = 40.0  # radii further apart than this factor are drawn on a scale that is logarithmic beyond the first
 CROWDED = 7  # radii whose labels stand upright no more

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.orm import Session
 
@@ -63,16 +64,16 @@ def create(
 
     `time_limit_seconds`: of its runs where it says none itself; 0: none.
 
-    A repeat with the same idempotency key returns the first one; raises Conflict if the body differs, or where a
-    checkpoint that it names is gone.
+    A repeat with the same idempotency key returns the first one, also where an upgrade lies between them; raises
+    Conflict if the body differs, or where a checkpoint that it names is gone.
     """
     lock_graph(session)
-    body = spec.model_dump(mode="json")
-    if earlier := _find_repeat(session, idempotency_key, digest(body)):
+    if earlier := _find_repeat(session, idempotency_key, spec):
         return earlier
+    body = spec.model_dump(mode="json")
     experiment = Experiment(
         id=new_id("exp"), name=spec.name, dataset=spec.dataset, spec=body,
-        idempotency_key=idempotency_key, body_digest=digest(body), priority=spec.priority,
+        idempotency_key=idempotency_key, body_digest=_digest_as_sent(spec), priority=spec.priority,
         time_limit_seconds=time_limit_seconds if spec.time_limit_seconds is None else spec.time_limit_seconds,
     )
     session.add(experiment)
@@ -84,13 +85,28 @@ def create(
     return experiment
 
 
-def _find_repeat(session: Session, key: str | None, body_digest: str) -> Experiment | None:
+def _find_repeat(session: Session, key: str | None, spec: ExperimentSpec) -> Experiment | None:
     if key is None:
         return None
     earlier = session.scalar(select(Experiment).where(Experiment.idempotency_key == key))
-    if earlier is not None and earlier.body_digest != body_digest:
+    if earlier is not None and not _is_of(earlier, spec):
         raise Conflict(f"Idempotency-Key {key!r} was used for another body, by experiment {earlier.id}")
     return earlier
+
+
+def _is_of(earlier: Experiment, spec: ExperimentSpec) -> bool:
+    """Whether the body is the earlier one: as it was sent, whatever the defaults are by now; or spelled otherwise, with
+    the fields that have come since at their defaults."""
+    if earlier.body_digest == _digest_as_sent(spec):
+        return True
+    try:
+        return ExperimentSpec.model_validate(earlier.spec) == spec
+    except ValidationError:  # it has what is no longer there
+        return False
+
+
+def _digest_as_sent(spec: ExperimentSpec) -> str:
+    return digest(spec.model_dump(mode="json", exclude_unset=True))
 
 
 def _add_runs(

@@ -17,7 +17,7 @@ from app.storage.tables import TrailEntry
 
 Action = Literal[
     "submitted", "cancelled", "archived", "restored", "deleted", "retried", "uploaded", "verification asked",
-    "attack asked",
+    "attack asked", "key made", "key revoked",
 ]
 
 

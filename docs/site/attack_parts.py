@@ -14,7 +14,7 @@ from app.domain.attacks import ATTACKS, NORMS, Attack, Parameter
 from app.domain.epsilon import format_epsilon
 from app.domain.suites import SUITES, Stage, Suite, stage_labels
 from models import gradients
-from worker.attacks import ATTACK_CLASSES
+from worker.attacks import attack_class
 
 EQUATIONS = Path(__file__).parent / "equations.toml"
 
@@ -36,7 +36,7 @@ def attacks() -> str:
 
 
 def _attack(attack: Attack, equation: str | None) -> str:
-    doc = inspect.getdoc(ATTACK_CLASSES[attack.name]) or ""
+    doc = inspect.getdoc(attack_class(attack.name)) or ""
     parts = [f"## {attack.title} {{#{attack.name}}}"]
     parts += [f"`{attack.name}`, {', '.join(attack.norms)}; {attack.reference}."]
     parts += [f"$$\n{equation.strip()}\n$$"] if equation else []

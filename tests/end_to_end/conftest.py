@@ -1,7 +1,8 @@
 """The service as a user starts it: `spikeproof serve` in a process of its own, with real workers and jobs.
 
-Every test that asks for a service runs on both back ends; the longest ones on the lab's in the slow tier, as
-test_lab.py has all that is particular to it."""
+A test that asks for a service runs on both back ends, the longest ones on the lab's in the slow tier, as test_lab.py
+has all that is particular to it. What happens within one job or one command, and would be the same work on either, is
+marked `EMBEDDED`: that whole experiments run on the lab's is shown by test_main_job.py."""
 
 import os
 import signal
@@ -24,8 +25,11 @@ from tests.service import make_settings
 START_SECONDS = 60
 PATIENCE = 60  # seconds, of a client on a machine that has other work
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
-LONG = {"test_command_line", "test_main_job", "test_own_weights", "test_faults"}
+# Where it does not matter with what is attacked: the default suite takes a service many times as long.
+QUICK_EVALUATION = {"images": 10, "eps": ["32/255"], "attacks": [{"name": "fgsm"}]}
+LONG = {"test_command_line", "test_main_job", "test_faults"}
 LONGEST = ("test_submit_wait_leaderboard", "test_a_killed_job_goes_on")  # minutes: in the slow tier on either
+EMBEDDED = pytest.mark.parametrize("back_end", ["embedded"], indirect=True)
 BEGIN_WITH = ("test_own_folder", "test_demo")  # a quarter of an hour each at most: begun last, they end alone
 
 
@@ -96,7 +100,7 @@ class Service:
         self.clients.clear()
         self.process.send_signal(how)
         try:
-            return self.process.wait(30)
+            return self.process.wait(PATIENCE)
         finally:
             self.process.kill()  # in vain, if it has ended
             assert self.process.stdout is not None

@@ -32,9 +32,9 @@ SHORT_LEASE = {"heartbeat_seconds": "1", "lease_seconds": "4", "max_attempts": "
 
 
 def body(seed: int, *, fresh: bool) -> dict[str, Any]:
-    """Four runs: a training, a branch, an evaluation of each."""
+    """Four runs: a training, a branch, an evaluation of each; a second's work each, once torch is loaded."""
     return {"dataset": "digits", "seeds": [seed], "variants": ["default", "lif"], "fresh": fresh,
-            "training": {"epochs": 1, "branch_epochs": 1},
+            "training": {"epochs": 1, "branch_epochs": 1}, "decoder": {"timesteps": 4, "hidden": 32},
             "evaluation": {"images": 110, "eps": ["32/255"], "attacks": [{"name": "fgsm"}]}}
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from tests.end_to_end.conftest import QUICK_TRAINING, Service
+from tests.end_to_end.conftest import EMBEDDED, QUICK_EVALUATION, QUICK_TRAINING, Service
 
 SPEC = {"dataset": "digits", "name": "by hand", "seeds": [0], "variants": ["paralif"], "training": QUICK_TRAINING,
-        "evaluation": {"images": 20, "eps": ["32/255"]}}
+        "evaluation": QUICK_EVALUATION}
 
 
 def spikeproof(*words: str, url: str = "http://127.0.0.1:1", data_dir: str = ".", settings=None, **options):
@@ -42,6 +42,7 @@ def test_submit_wait_leaderboard_predict_experiments_cancel(service: Service, tm
     assert predicted.stdout.count("±") == 3, predicted.stderr
 
 
+@EMBEDDED
 def test_a_bad_file_is_refused_in_one_line(service: Service, tmp_path) -> None:
     bad = {"dataset: digit": "did you mean 'digits'", "dataset: [": "cannot read", "- 1": "JSON object", "": "body"}
     for body, said in bad.items():

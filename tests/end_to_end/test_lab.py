@@ -14,13 +14,22 @@ import pytest
 import redis
 
 from app.broker import make_celery
-from tests.end_to_end.conftest import PATIENCE, Service, finished, parent_of, processes, run_of, wait_for
+from tests.end_to_end.conftest import (
+    PATIENCE,
+    QUICK_EVALUATION,
+    Service,
+    finished,
+    parent_of,
+    processes,
+    run_of,
+    wait_for,
+)
 from tests.redis_server import RedisServer
 from tests.service import make_settings
 
 pytestmark = pytest.mark.parametrize("back_end", ["lab"], indirect=True)
-SPEC = {"dataset": "digits", "seeds": [0], "variants": ["lif"], "training": {"epochs": 4, "branch_epochs": 3},
-        "evaluation": {"images": 20, "eps": ["32/255"]}}
+SPEC = {"dataset": "digits", "seeds": [0], "variants": ["lif"], "training": {"epochs": 4, "branch_epochs": 1},
+        "evaluation": QUICK_EVALUATION}
 
 
 @contextmanager

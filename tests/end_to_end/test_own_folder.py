@@ -9,11 +9,12 @@ import pytest
 from tests.end_to_end.conftest import Service, finished
 
 TRAINING = {"epochs": 16, "branch_epochs": 8}
+EVALUATION = {"images": 100, "eps": ["8/255"], "attacks": [{"name": "fgsm"}, {"name": "pgd"}]}
 
 
 def _spec(variants: list[str], **decoder: Any) -> dict[str, Any]:
     return {"dataset": "cifar10", "seeds": [0], "variants": variants, "training": TRAINING, "decoder": decoder,
-            "evaluation": {"images": 100, "eps": ["2/255", "8/255"]}}
+            "evaluation": EVALUATION}
 
 
 @pytest.mark.slow

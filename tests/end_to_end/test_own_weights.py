@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision import models
 
-from tests.end_to_end.conftest import Service, finished, run_of
+from tests.end_to_end.conftest import EMBEDDED, QUICK_EVALUATION, Service, finished, run_of
 from tests.end_to_end.test_command_line import spikeproof
 
 SHORT = {"attacks": [{"name": "fgsm"}, {"name": "transfer", "parameters": {"steps": 3}}], "images": 20,
@@ -33,6 +33,7 @@ def pool(client, experiment: dict[str, Any], variant: str) -> list[tuple[str, st
     return [(sibling["role"], sibling["checkpoint"]) for sibling in siblings]
 
 
+@EMBEDDED
 def test_what_one_service_trained_another_measures_alike_and_trains_on(two_services, tmp_path) -> None:
     first, second = two_services
     training = {"epochs": 1, "branch_epochs": 1}
@@ -54,7 +55,8 @@ def test_what_one_service_trained_another_measures_alike_and_trains_on(two_servi
             assert clean(client, there, variant) == clean(first.client(), here, variant)
         rows = client.leaderboard("digits")["rows"]
         assert {(row["recipe"], row["epochs"]) for row in rows} == {("imported", "<1>"), ("imported", "<1,1>")}
-        onward = {**spec, "training": {**training, "weights": ids["lif"], "freeze_depth": 1}}
+        onward = {**spec, "variants": ["default"], "evaluation": QUICK_EVALUATION,
+                  "training": {**training, "weights": ids["lif"], "freeze_depth": 1}}  # fmt: skip
         trained = run_of(finished(client, onward), "train")
         start = client.run(trained["id"])["spec"]["model"]["weights"].removeprefix("sha256:")
         assert f"weights ckpt {start[:8]}" in trained["settings"]
@@ -79,6 +81,7 @@ def _check_frozen(service: Service, client, source: str, trained: str) -> None:
     assert (after.spec.variant, after.spec.mean) == ("default", before.spec.mean)
 
 
+@EMBEDDED
 def test_a_state_dict_is_imported_without_a_service_and_evaluated_by_one(service: Service, tmp_path) -> None:
     torch.manual_seed(0)
     network = models.resnet18(weights=None, num_classes=10)
@@ -124,13 +127,14 @@ def test_a_file_that_cannot_be_imported_is_refused_in_one_line(tmp_path) -> None
     assert not (tmp_path / "data").exists()
 
 
+@EMBEDDED
 def test_a_local_file_that_changes_before_the_training_fails_it_and_an_unchanged_one_is_used(service: Service) -> None:
     place = service.data_dir / "weights" / "resnet18.pth"
     place.parent.mkdir()
     torch.manual_seed(1)
     state = models.resnet18(weights=None).state_dict()
     torch.save(state, place)
-    body = {"dataset": "digits", "architectures": ["resnet18"], "variants": ["default"], "evaluation": SHORT,
+    body = {"dataset": "digits", "architectures": ["resnet18"], "variants": ["default"], "evaluation": QUICK_EVALUATION,
             "training": {"weights": "imagenet", "image_size": 32, "freeze_depth": 4, "epochs": 1}}  # fmt: skip
     client = service.client()
     trained = run_of(finished(client, {**body, "seeds": [0]}), "train")

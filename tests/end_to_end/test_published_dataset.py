@@ -7,7 +7,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from tests.end_to_end.conftest import QUICK_TRAINING, Service, finished, run_of, wait_for
+from tests.end_to_end.conftest import EMBEDDED, QUICK_EVALUATION, QUICK_TRAINING, Service, finished, run_of, wait_for
 from tests.end_to_end.test_command_line import spikeproof
 from worker.data.official import exclusive
 
@@ -15,6 +15,7 @@ SPEC = {"dataset": "fashion-mnist", "seeds": [0], "variants": ["default", "lif"]
 NOWHERE = "http://127.0.0.1:1"
 
 
+@EMBEDDED
 def test_without_a_network_the_run_says_what_to_do_and_doing_it_helps(
     make_service, monkeypatch, real_data, tmp_path
 ) -> None:
@@ -39,7 +40,7 @@ def test_without_a_network_the_run_says_what_to_do_and_doing_it_helps(
         assert run["error"] == f"the run it depends on failed: {train['error']}"
     # The service is well.
     finished(client, {"dataset": "digits", "seeds": [0], "variants": ["default"], "training": QUICK_TRAINING,
-                      "evaluation": {"images": 10, "eps": ["32/255"]}})
+                      "evaluation": QUICK_EVALUATION})
     # What the text says is done: the same run goes on to train.
     raw = tmp_path / "downloads" / "fashion-mnist" / "FashionMNIST" / "raw"
     for packed in (real_data / "fashion-mnist").glob("*.gz"):
@@ -58,6 +59,7 @@ def test_data_sets_are_listed_as_before_beside_their_fetching(tmp_path) -> None:
     assert spikeproof("datasets", "fetch").returncode == 2
 
 
+@EMBEDDED
 def test_grey_images_go_through_imagenet_weights_and_are_attacked_on_their_one_channel(make_service, tmp_path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 4), ("test", 2)):
@@ -87,6 +89,7 @@ def test_grey_images_go_through_imagenet_weights_and_are_attacked_on_their_one_c
     assert len(prediction["top"]) == 5
 
 
+@EMBEDDED
 def test_a_job_that_waits_for_anothers_download_says_so_and_can_be_cancelled(service: Service, tmp_path) -> None:
     client = service.client()
     with exclusive(tmp_path / "downloads" / "fashion-mnist", print):

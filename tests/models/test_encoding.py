@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.encoding import min_max, rate_encode
+from models.encoding import RateEncoding, differentiable, min_max, rate_encode
 from models.noise import KeyedNoise, image_keys
 
 
@@ -70,3 +70,39 @@ def test_keyed_noise_encodes_an_image_alike_in_any_batch():
 
 def test_empty_batch():
     assert rate_encode(min_max(torch.empty(0, 5)), 3, 2).shape == (2, 0, 3, 5)
+
+
+def encoding(**options):
+    return RateEncoding(20, **options)
+
+
+def gradient_of(encoder, features):
+    features = features.clone().requires_grad_()
+    encoder(features, generator=torch.Generator().manual_seed(0)).sum().backward()
+    return features.grad
+
+
+def test_as_published_features_are_clamped_and_those_past_one_have_no_gradient():
+    features = torch.tensor([[-0.5, 0.25, 0.75, 3.0]])
+    clamped = encoding(normalisation="clamp")
+    torch.testing.assert_close(clamped.rates(features), torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
+    assert gradient_of(clamped, features).tolist() == [[0, 20, 20, 0]]
+    torch.testing.assert_close(encoding().rates(features), min_max(features))
+
+
+def test_as_published_no_gradient_passes_the_draws_which_stay_the_same():
+    features = torch.rand(3, 5)
+    spikes = [encoding(gradient=g)(features, generator=torch.Generator().manual_seed(1))
+              for g in ("straight_through", "none")]  # fmt: skip
+    assert torch.equal(*spikes)
+    assert not encoding(gradient="none")(features.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("options", [{"normalisation": "clamp"}, {"gradient": "none"}])
+def test_an_attack_differentiates_what_training_did_not(options):
+    model, features = encoding(**options), torch.tensor([[-0.5, 0.25, 0.75, 3.0]])
+    before = model(features, generator=torch.Generator().manual_seed(0))
+    with differentiable(model):
+        assert torch.equal(model(features, generator=torch.Generator().manual_seed(0)), before)
+        assert (gradient_of(model, features) != 0).all()
+    assert not model.passed_through

@@ -3,13 +3,14 @@ import json
 import pytest
 import torch
 
-from models.decoder import DecoderConfig
+from models import declared
+from models.decoder import DecoderConfig, variants
 from models.noise import KeyedNoise, image_keys
-from models.registry import ARCHITECTURES, VARIANTS, ModelSpec, build
+from models.registry import ModelSpec, build
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("architecture", declared.names("ENCODERS"))
+@pytest.mark.parametrize("variant", variants())
 def test_every_combination_answers_with_its_classes(spec, architecture, variant):
     model = build(spec(architecture, variant, classes=7)).eval()
     x = torch.rand(2, 3, 16, 16)

@@ -113,5 +113,5 @@ def test_a_server_that_falls_silent_does_not_hold_the_download(monkeypatch, tmp_
         began = time.monotonic()
         with pytest.raises(resnet.WeightsUnavailableError, match="timed out"):
             resnet.load_imagenet_weights(encoder, "resnet18")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert socket.getdefaulttimeout() is None

@@ -62,7 +62,7 @@ def test_a_job_that_does_not_move_is_killed_though_its_heartbeat_lives_and_is_tr
     queue.submit(max_attempts=2)
     began = time.monotonic()
     run = work(DEAF, stall_seconds=1.0)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50  # the job sleeps for 60
     assert (run.state, run.tries) == ("queued", 1)
     assert run.error.startswith("no progress for 1 s, the last at: starting;")
     run = work(DEAF, stall_seconds=1.0)

@@ -1,31 +1,29 @@
-"""Attacks over tensors, one a file, named by its paper name. `ATTACK_CLASSES` is the table of them."""
+"""Attacks over tensors, one a file, named by its paper name. The catalogue in `app.domain.attacks` is their table."""
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from app.domain.attacks import Norm, find_attack
-from worker.attacks.apgd import APGD
+from app.domain.errors import PluginError
 from worker.attacks.attack import Attack
-from worker.attacks.cw import CW
-from worker.attacks.deepfool import DeepFool
-from worker.attacks.fab import FAB
-from worker.attacks.fgsm import FGSM
-from worker.attacks.fmn import FMN
-from worker.attacks.hopskipjump import HopSkipJump
-from worker.attacks.mifgsm import MIFGSM
-from worker.attacks.noise import Noise
-from worker.attacks.pgd import PGD
-from worker.attacks.sapgd import SAPGD
 from worker.attacks.search import Found
-from worker.attacks.square import Square
 from worker.attacks.target import Classifier, Target, frozen
-from worker.attacks.transfer import Transfer
 
-ATTACK_CLASSES: dict[str, type[Attack]] = {
-    cls.name: cls
-    for cls in (
-        FGSM, PGD, MIFGSM, APGD, SAPGD, DeepFool, FAB, FMN, CW, Square, Transfer, HopSkipJump, Noise
-    )
-}
+
+@cache
+def attack_class(name: str) -> type[Attack]:
+    """The class of that `name` in the module that its entry names. Raises ValueError for an unknown attack, PluginError
+    where there is no such class."""
+    place = find_attack(name).module or f"worker.attacks.{name}"
+    try:
+        inside = vars(import_module(place)).values()
+    except ImportError as error:
+        raise PluginError(f"the attack {name!r} cannot be imported from {place}: {error}") from error
+    for found in inside:
+        if isinstance(found, type) and issubclass(found, Attack) and getattr(found, "name", None) == name:
+            return found
+    raise PluginError(f"{place} has no attack with the name {name!r}")
 
 
 def build_attack(name: str, *, norm: Norm, **given: Any) -> Attack:
@@ -34,7 +32,7 @@ def build_attack(name: str, *, norm: Norm, **given: Any) -> Attack:
     Raises ValueError for an unknown attack, parameter or norm, naming what is allowed.
     """
     settings = find_attack(name).resolve(given)
-    return ATTACK_CLASSES[name](norm=norm, **settings)
+    return attack_class(name)(norm=norm, **settings)
 
 
-__all__ = ["ATTACK_CLASSES", "Attack", "Classifier", "Found", "Target", "build_attack", "frozen"]
+__all__ = ["Attack", "Classifier", "Found", "Target", "attack_class", "build_attack", "frozen"]

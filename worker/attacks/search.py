@@ -52,7 +52,7 @@ class Search:
         self.target, self.norm, self.seed, self.stream = target, norm, seed, stream
         self.x0, self.labels, self.epsilon, self.ids = x0, labels, epsilon, ids
         self.draws = target.effective_draws(draws)
-        self.judging_draws = target.effective_draws(SELECTION_DRAWS)
+        self.judging_draws = 1 if target.once else target.effective_draws(SELECTION_DRAWS)
         self.restart = 0
         self.lanes = 1
         self.progress: Progress = progress or (lambda share: None)

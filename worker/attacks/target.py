@@ -11,7 +11,7 @@ also where the model was trained with the published one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from app.domain.attacks import OWN_GRADIENT
 from models.encoder import Encoder
+from models.encoding import differentiable
 from models.folding import folded
-from models.gradients import Gradient, gradient_named
+from models.gradients import AsTrained, Gradient, gradient_named
 from models.noise import KeyedNoise
 
 
@@ -103,12 +104,13 @@ class Target:
     `differentiate` answer with the expected logits as a single draw; `answer` and `decode`, on which verdicts
     rest, are always the model itself, with its noise. siblings: networks that a transfer attack makes its images on.
     fold: gradients are taken through an encoder whose batch norm is folded (`models.folding`), where the model has
-    one of ours; `forward` and `answer` ask the model as it is.
+    one of ours; `forward` and `answer` ask the model as it is. as_trained: `own` gradients are those of training, and
+    once: one draw says whether an image is fooled (`app.domain.published`).
     """
 
     def __init__(
         self, model: Classifier, *, batch_size: int = 128, gradient: Gradient | None = None,
-        siblings: Sequence[Classifier] = (), fold: bool = True,
+        siblings: Sequence[Classifier] = (), fold: bool = True, as_trained: bool = False, once: bool = False,
     ) -> None:
         if any(module.training for module in model.modules()):
             raise ValueError("the model is in training mode: its batch norm would see the attack")
@@ -117,7 +119,8 @@ class Target:
         self.model = model
         self.batch_size = batch_size
         self.stochastic = bool(model.stochastic)
-        self.gradient = gradient or gradient_named(OWN_GRADIENT)
+        self.as_trained, self.once = as_trained, once
+        self.gradient = gradient or self._gradient_named(OWN_GRADIENT)
         self._expects = self.stochastic and self.gradient.expects
         self.siblings = tuple(Target(sibling, batch_size=batch_size, fold=fold) for sibling in siblings)
         self._fold = fold
@@ -135,12 +138,18 @@ class Target:
 
     def through(self, gradient: str) -> "Target":
         """The same model for one attack that differentiates it by that name. Raises ValueError where it cannot."""
-        chosen = gradient_named(gradient)
+        chosen = self._gradient_named(gradient)
         if not chosen.applies_to(self.model):
             raise ValueError(f"{type(self.model).__name__} has no gradient {gradient!r}")
-        other = Target(self.model, batch_size=self.batch_size, gradient=chosen, fold=self._fold)
+        other = Target(
+            self.model, batch_size=self.batch_size, gradient=chosen, fold=self._fold, as_trained=self.as_trained,
+            once=self.once,
+        )
         other.siblings, other._twins = self.siblings, self._twins
         return other
+
+    def _gradient_named(self, name: str) -> Gradient:
+        return AsTrained() if self.as_trained and name == OWN_GRADIENT else gradient_named(name)
 
     def keep(self, standing: Tensor) -> None:
         """Only these of the samples, int64 positions, will be asked about from now on, counted anew from 0."""
@@ -170,15 +179,18 @@ class Target:
         """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
         parts, encoder = [], self._differentiated()
         for rows in self._rows(x):
-            with torch.enable_grad(), self.gradient.used_by(self.model, rows):
+            with torch.enable_grad(), self._passable(), self.gradient.used_by(self.model, rows):
                 pixels = x[rows].detach().requires_grad_()
                 features = encoder(pixels)
-                logits = self._differentiable(features, draws, noise, rows)
+                logits = self._attached(self._differentiable(features, draws, noise, rows), features)
                 derived = derive(pixels, logits, rows)
             parts.append((features.detach(), logits.detach(), derived.detach()))
         found, logits_, derived_ = zip(*parts, strict=True)
         nearly = encoder is not self.model.encoder
         return Point(torch.cat(found), torch.cat(logits_, dim=1), torch.cat(derived_), nearly)
+
+    def _passable(self) -> AbstractContextManager[None]:
+        return nullcontext() if isinstance(self.gradient, AsTrained) else differentiable(self.model)
 
     @torch.no_grad()
     def decode(self, features: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Tensor:
@@ -193,6 +205,11 @@ class Target:
             return self._decode(features, draws, noise, rows)
         logits: Tensor = self.model.decoder.expected(features)  # type: ignore[attr-defined]
         return logits
+
+    @staticmethod
+    def _attached(logits: Tensor, features: Tensor) -> Tensor:
+        """Logits that nothing was differentiated for, as trained, have a gradient of zero."""
+        return logits if logits.requires_grad else logits + 0 * features.sum(1)[:, None]
 
     def _differentiated(self) -> Callable[..., Any]:
         """The encoder that gradients go through, made when the first is asked for."""

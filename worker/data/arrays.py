@@ -15,9 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from app.domain.datasets import KNOWN, decoded_folder, download_folder, how_to_get, image_files, is_decoded
+from app.domain.datasets import (
+    KNOWN,
+    DatasetFacts,
+    decoded_folder,
+    download_folder,
+    how_to_get,
+    image_files,
+    is_decoded,
+)
 from app.domain.errors import JobError
-from worker.data.digits import read_digits
+from app.domain.plugins import code
 from worker.data.folder import read_split
 from worker.data.official import exclusive, read_official
 
@@ -72,8 +80,8 @@ def load(
         return _open(name, folder, stamp)
     if source.is_dir():
         _materialise(folder, classes, stamp, lambda: _read_folder(source, classes, shape, tell))
-    elif name == "digits":
-        _materialise(folder, classes, stamp, read_digits)
+    elif facts is not None and facts.built_in:
+        _materialise(folder, classes, stamp, lambda: _read_built_in(facts))
     elif facts is not None and facts.downloadable:
         downloads = download_folder(name, data_dir)
         with exclusive(downloads, tell):
@@ -91,6 +99,19 @@ def _read_folder(
         tell(f"decoding images, {share:.0%}")
 
     return {split: read_split(source / split, classes, shape, progress) for split in SPLITS}
+
+
+def _read_built_in(facts: DatasetFacts) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What the reader of its entry answers. Raises JobError where that is not what the entry says."""
+    splits: dict[str, tuple[np.ndarray, np.ndarray]] = code(facts.reader)()
+    channels, height, width = facts.shape
+    for split, count in zip(SPLITS, (facts.train_size, facts.test_size), strict=True):
+        images, labels = splits[split]
+        wanted = (count, height, width, channels)
+        if images.shape != wanted or images.dtype != np.uint8 or labels.shape != wanted[:1]:
+            found = f"{images.shape} {images.dtype} with {len(labels)} labels"
+            raise JobError(f"{facts.reader} answers {split} images {found}, not {wanted} uint8 as its entry says")
+    return splits
 
 
 def _stamp(source: Path, classes: Sequence[str]) -> str | None:

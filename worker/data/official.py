@@ -20,6 +20,7 @@ import numpy as np
 
 from app.domain.datasets import DatasetFacts, folder_layout
 from app.domain.errors import JobError
+from app.domain.plugins import code
 from worker.data.fetching import NotFetched, fetch
 
 Tell = Callable[[str], None]
@@ -146,19 +147,24 @@ def _read(facts: DatasetFacts, publication: Publication, folder: Path, split: st
 
 
 def publication_of(facts: DatasetFacts) -> Publication:
-    """As the installed torchvision has it."""
+    """As the function has it that the entry of the data set names."""
+    publication: Publication = code(facts.reader)(facts)
+    return publication
+
+
+def _torchvision(name: str) -> Any:
+    """The installed torchvision's own class for the data set."""
     from torchvision import datasets  # 3 s
 
-    loader = {
+    return {
         "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "svhn": datasets.SVHN,
         "fashion-mnist": datasets.FashionMNIST, "mnist": datasets.MNIST, "kmnist": datasets.KMNIST,
-    }[facts.name]  # fmt: skip
-    if facts.name == "svhn":
-        return _svhn(loader)
-    return _cifar(loader) if facts.name.startswith("cifar") else _mnist(loader, facts)
+    }[name]  # fmt: skip
 
 
-def _cifar(loader: Any) -> Publication:
+def cifar(facts: DatasetFacts) -> Publication:
+    """CIFAR-10 and -100: pickles in one archive."""
+    loader = _torchvision(facts.name)
     archive = PublishedFile(loader.filename, loader.tgz_md5, addresses=(loader.url,))
     pickles = [*loader.train_list, *loader.test_list, (loader.meta["filename"], loader.meta["md5"])]
     opened = tuple(PublishedFile(f"{loader.base_folder}/{name}", md5) for name, md5 in pickles)
@@ -170,7 +176,9 @@ def _cifar(loader: Any) -> Publication:
     return Publication((archive,), opened, read)
 
 
-def _svhn(loader: Any) -> Publication:
+def svhn(facts: DatasetFacts) -> Publication:
+    """SVHN, the cropped digits: a MATLAB file a split."""
+    loader = _torchvision(facts.name)
     lists = [loader.split_list[split] for split in ("train", "test")]
     files = tuple(PublishedFile(name, md5, addresses=(address,)) for address, name, md5 in lists)
 
@@ -181,7 +189,9 @@ def _svhn(loader: Any) -> Publication:
     return Publication(files, files, read)
 
 
-def _mnist(loader: Any, facts: DatasetFacts) -> Publication:
+def mnist(facts: DatasetFacts) -> Publication:
+    """MNIST and what has its form: gzipped IDX files."""
+    loader = _torchvision(facts.name)
     raw = f"{loader.__name__}/raw"
     sources = tuple(
         PublishedFile(f"{raw}/{name}", md5, addresses=tuple(mirror + name for mirror in loader.mirrors))

@@ -23,6 +23,7 @@ from worker.attacks.ball import lengths
 from worker.attacks.search import Progress
 from worker.evaluation.block import Array, BlockResult, empty_rows
 from worker.evaluation.explored import Explored
+from worker.evaluation.published import NormalisedInput
 from worker.evaluation.votes import Jury
 from worker.evaluation.worst import Worst
 
@@ -34,22 +35,35 @@ def evaluate_block(
     """Attacks the images as `protocol` says, on the model's device. The unit of resuming.
 
     images: float32 (n, C, H, W) in [0, 1]; labels, ids: int64 (n,), ids unique, in any order. `siblings`: the pool
-    of transfer attacks, on the same device; without any these are passed over. `progress` is called with the share
+    of transfer attacks, on the same device; without any these are passed over. Where the protocol's eps are as
+    published, of the normalised input, the adversarial images are such inputs (`worker.evaluation.published`) and norms
+    are in its units. `progress` is called with the share
     of the work done, at each step of an attack; what it raises ends the evaluation.
     """
     if not len(images) or len(torch.unique(ids)) != len(ids):
         raise ValueError("a block needs images, and each an id of its own: ids key the noise")
     device = next((p.device for p in model.parameters()), images.device)
+    images, unit, options = images.to(device), 1.0, protocol.as_published
+    if "normalised-eps" in options:
+        seen = NormalisedInput.of(model)  # type: ignore[arg-type]  # one of ours
+        siblings = [seen.sibling(each) for each in siblings]  # type: ignore[arg-type]
+        model, images, unit = seen.model, seen.images(images), seen.span
     with ExitStack() as stack:
         for each in (model, *siblings):
             stack.enter_context(frozen(each))
-        target = Target(model, batch_size=batch_size, siblings=siblings)
+        target = Target(
+            model, batch_size=batch_size, siblings=siblings, as_trained="one-draw-gradients" in options,
+            once="one-forward-verdicts" in options,
+        )
         jury = Jury(target, labels.to(device), ids.to(device), seed)
-        return _Evaluation(images.to(device), jury, protocol, progress or _silent).run()
+        return _Evaluation(images, jury, protocol, progress or _silent, unit=unit).run()
 
 
 class _Evaluation:
-    def __init__(self, x0: Tensor, jury: Jury, protocol: Protocol, progress: Progress) -> None:
+    """`unit`: what one of the protocol's units of length measures the images in."""
+
+    def __init__(self, x0: Tensor, jury: Jury, protocol: Protocol, progress: Progress, *, unit: float) -> None:
+        self.unit = unit
         self.x0, self.jury, self.protocol, self.progress = x0, jury, protocol, progress
         self.attacks = [build_attack(s.attack, norm=protocol.norm, **s.parameters) for s in protocol.stages]
         self.explored = {a: Explored(a, x0, jury) for a in self.attacks if a.minimum_norm}
@@ -93,7 +107,7 @@ class _Evaluation:
         def progress(share: float) -> None:
             report((done + share) / steps)
 
-        radii = torch.full((len(rows),), float(self.protocol.eps[radius]), device=rows.device)
+        radii = torch.full((len(rows),), float(self.protocol.eps[radius]) / self.unit, device=rows.device)
         if attack.minimum_norm:
             return self.explored[attack].at(rows, radii, progress)
         return attack(
@@ -103,13 +117,14 @@ class _Evaluation:
 
     def _judge(self, found: Found, rows: Tensor, radius: int, number: int) -> None:
         """The verdicts on what an attack found, and who of it becomes the worst of its image."""
-        point, share = self.jury.select(found.x, rows)
-        norm = lengths(found.x - self.x0[rows], self.protocol.norm)
+        candidate = f"{radius}/{number}"
+        point, share = self.jury.select(found.x, rows, candidate)
+        norm = self._lengths(found.x - self.x0[rows])
         self._write((radius, number, _numpy(rows)), share=share, norm=norm, success=share == 0,
                     rejected=found.rejected, queries=found.queries, gradients=found.gradients, faulty=found.faulty)
         worse = self.worst.worse(share, rows)
         if len(worse):
-            votes = self.jury.vote(point.features[worse], rows[worse])
+            votes = self.jury.vote(point.features[worse], rows[worse], candidate)
             self.worst.replace(
                 rows[worse], found.x[worse], share[worse], votes, candidate=1 + number, radius=radius
             )
@@ -117,13 +132,16 @@ class _Evaluation:
     def _note_radius(self, radius: int) -> None:
         worst = self.worst
         self._write(radius, chosen=worst.candidate, chosen_at=worst.radius, chosen_share=worst.share,
-                    chosen_norm=lengths(worst.x - self.x0, self.protocol.norm), correct=worst.correct,
+                    chosen_norm=self._lengths(worst.x - self.x0), correct=worst.correct,
                     majority=worst.majority)
         new = _numpy(worst.radius == radius)
         index = self.arrays["adversarial_index"]
         index[radius] = index[radius - 1] if radius else -1
         index[radius, new] = len(self.kept) + np.arange(new.sum())
         self.kept.extend(_numpy(worst.x)[new])
+
+    def _lengths(self, delta: Tensor) -> Tensor:
+        return lengths(delta, self.protocol.norm) * self.unit
 
     def _write(self, place: Any, **values: Tensor) -> None:
         for name, value in values.items():

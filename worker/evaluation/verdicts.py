@@ -1,7 +1,7 @@
 """What stands of each image after all attacks: how far its worst candidate went, how like the image it is."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,14 @@ def structural_similarity(x: Array, y: Array) -> float:
     return float(ssim(*pair, data_range=1.0, channel_axis=0, win_size=window))  # type: ignore[no-untyped-call]
 
 
-def image_verdicts(block: BlockResult, clean: Array, norm: str) -> Iterator[dict[str, Any]]:
-    """One JSON-safe row for each image and radius. clean: float32 (n, C, H, W), the block's unchanged images.
+def image_verdicts(block: BlockResult, clean: Array, norm: str, unit: float = 1.0) -> Iterator[dict[str, Any]]:
+    """One JSON-safe row for each image and radius. clean: float32 (n, C, H, W), the block's unchanged images, and
+    `unit` what one of their units of length measures in the protocol's.
 
     `attack` is None where no attack did harm: norms are 0 then, and the similarity 1.
     """
     found = distances(block.adversarial, clean[_owners(block)])
+    found = replace(found, linf=found.linf * unit, l2=found.l2 * unit)
     for e, i in np.ndindex(block.chosen.shape):
         k, candidate = int(block.adversarial_index[e, i]), int(block.chosen[e, i])
         linf, l2, ssim = (float(v[k]) for v in (found.linf, found.l2, found.ssim)) if k >= 0 else (0.0, 0.0, 1.0)

@@ -44,7 +44,11 @@ def majority(answers: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Jury:
-    """Draws answers for images that carry an id. `labels`, `ids`: of the whole block."""
+    """Draws answers for images that carry an id. `labels`, `ids`: of the whole block.
+
+    A target that is asked once (as published: `app.domain.published`) has one draw, which chooses and is reported, and
+    which is another for each `candidate`.
+    """
 
     target: Target
     labels: Tensor
@@ -54,20 +58,24 @@ class Jury:
     @property
     def draws(self) -> tuple[int, int]:
         """(S, R): draws that choose and draws that are reported, as used."""
+        if self.target.once:
+            return 1, 1
         return self.target.effective_draws(SELECTION_DRAWS), self.target.effective_draws(FRESH_DRAWS)
 
-    def select(self, x: Tensor, rows: Tensor) -> tuple[Point, Tensor]:
+    def select(self, x: Tensor, rows: Tensor, candidate: str = "") -> tuple[Point, Tensor]:
         """The selection answers on x, candidates for the images `rows`, and their share that is correct."""
-        point = self.target.forward(x, draws=self.draws[0], noise=self._noise("selection", rows))
+        point = self.target.forward(x, draws=self.draws[0], noise=self._noise("selection", rows, candidate))
         return point, correct_share(point.logits, self.labels[rows])
 
-    def vote(self, features: Tensor, rows: Tensor) -> Votes:
+    def vote(self, features: Tensor, rows: Tensor, candidate: str = "") -> Votes:
         """The fresh answers on images of which the features are at hand."""
-        logits = self.target.decode(features, draws=self.draws[1], noise=self._noise("fresh", rows))
+        logits = self.target.decode(features, draws=self.draws[1], noise=self._noise("fresh", rows, candidate))
         return Votes.of(logits, self.labels[rows])
 
-    def _noise(self, stream: str, rows: Tensor) -> KeyedNoise | None:
-        return fresh_noise(self.seed, self.ids[rows], stream) if self.target.stochastic else None
+    def _noise(self, stream: str, rows: Tensor, candidate: str) -> KeyedNoise | None:
+        if not self.target.stochastic:
+            return None
+        return fresh_noise(self.seed, self.ids[rows], f"once/{candidate}" if self.target.once else stream)
 
 
 def fresh_noise(seed: int, ids: Tensor, stream: str = "fresh") -> KeyedNoise:

@@ -10,7 +10,6 @@ from app.domain.protocol import Protocol
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
 from worker.evaluation import BlockResult, image_verdicts, mean_distances, summarise
-from worker.evaluation.clean import pixels
 from worker.jobs.diagnose import anchor, corruptions, diagnostics
 from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint
@@ -38,10 +37,10 @@ def _conclude(
     job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult], checked: list[dict[str, Any]]
 ) -> None:
     """Verdicts, pictures, figures, of what all attacks left."""
-    originals = pixels(measure.arrays.test.images[np.concatenate(measure.parts())]).numpy()
-    verdicts = _verdicts(blocks, originals, measure.protocol)
-    classes = measure.arrays.classes
-    job.keep(gallery=write_gallery(job, measure.model, measure.protocol, originals, blocks, verdicts, classes))
+    originals, seen = measure.originals(np.concatenate(measure.parts())), measure.seen
+    verdicts = _verdicts(blocks, originals, measure.protocol, 1.0 if seen is None else seen.span)
+    classes, model = measure.arrays.classes, measure.model if seen is None else seen.model
+    job.keep(gallery=write_gallery(job, model, measure.protocol, originals, blocks, verdicts, classes))
     _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
 
 
@@ -55,10 +54,13 @@ def _checks(job: Job, measure: Measure, start: float) -> list[dict[str, Any]]:
     return found
 
 
-def _verdicts(blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol) -> list[dict[str, Any]]:
-    """What stands of each image; `originals`: float32 (n, C, H, W), unchanged, in the order of the blocks."""
+def _verdicts(
+    blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol, unit: float
+) -> list[dict[str, Any]]:
+    """What stands of each image; `originals`: float32 (n, C, H, W), unchanged, in the order of the blocks, and `unit`
+    what one of their units of length measures in the protocol's."""
     parts = np.split(originals, np.cumsum([len(b.ids) for b in blocks])[:-1])
-    return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm)]
+    return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm, unit)]
 
 
 def _note_conditions(job: Job, batch: int) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.domain.errors import JobError
 from app.domain.protocol import Protocol
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint
@@ -17,7 +19,8 @@ from models.registry import Classifier
 from worker.data import Arrays
 from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
-from worker.evaluation.clean import pixels
+from worker.evaluation.clean import first_right, pixels
+from worker.evaluation.published import NormalisedInput
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 from worker.jobs.memory import Batch
 
@@ -55,19 +58,54 @@ class Measure:
         return cls(model, protocol, arrays, spec["attack_seed"], batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
-        """Accuracy and more on the whole test split."""
-        test = self.arrays.test
+        """Accuracy and more on the whole test split, or on as much of it as the protocol says."""
+        test, ids = self.arrays.test, np.arange(len(self.arrays.test))
+        if self.protocol.clean_images is not None:
+            ids = np.sort(self._first(self.protocol.clean_images))
+        images, labels = (test.images, test.labels) if len(ids) == len(test) else (test.images[ids], test.labels[ids])
         return self.batch.fitting(
             lambda size: evaluate_clean(
-                self.model, test.images, test.labels, np.arange(len(test)), seed=self.seed, batch_size=size,
-                progress=progress,
+                self.model, images, labels, ids, seed=self.seed, batch_size=size, progress=progress,
             ).to_dict()
         )
 
+    def _first(self, count: int) -> np.ndarray:
+        return evaluation_images(self.arrays.test.labels, self.protocol.dataset, count)
+
     def parts(self) -> list[np.ndarray]:
         """The image ids of each block."""
-        ids = evaluation_images(self.arrays.test.labels, self.protocol.dataset, self.protocol.images)
+        right = "correct-images" in self.protocol.as_published
+        ids = self._first_right if right else self._first(self.protocol.images)
         return np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
+
+    @cached_property
+    def _first_right(self) -> np.ndarray:
+        """As published: those that one forward pass gets right, another set for each network."""
+        wanted, test = self.protocol.images, self.arrays.test
+        order = self._first(len(test))
+        found = self.batch.fitting(
+            lambda size: first_right(
+                self.model, test.images, test.labels, order, wanted, seed=self.seed, batch_size=size
+            )
+        )
+        if not len(found):
+            raise JobError("no test image is answered right: there is nothing to attack as published")
+        return found
+
+    @cached_property
+    def seen(self) -> NormalisedInput | None:
+        """The network as attacks see it, where that is not as it is."""
+        return NormalisedInput.of(self.model) if "normalised-eps" in self.protocol.as_published else None
+
+    def originals(self, ids: np.ndarray) -> np.ndarray:
+        """What is attacked of these images, unchanged: float32 (n, C, H, W) in [0, 1]."""
+        images = pixels(self.arrays.test.images[ids])
+        if self.seen is not None:
+            device = next(self.model.parameters()).device
+            parts = torch.split(images, self.batch.size)
+            images = torch.cat([self.seen.images(part.to(device)).cpu() for part in parts])
+        found: np.ndarray = images.numpy()
+        return found
 
     def block(self, ids: np.ndarray, progress: Progress) -> BlockResult:
         """Attacks the images of these ids."""

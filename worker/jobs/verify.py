@@ -88,7 +88,8 @@ class _Again:
 
     def _clean(self, run: Run, measure: Measure, shown: Sequence[Figure], on: Terms) -> dict[str, Any]:
         """Measured once for all evaluations of the same images and seed."""
-        key = f"{measure.protocol.dataset}/{measure.protocol.fingerprint}/{measure.seed}"
+        of = measure.protocol
+        key = f"{of.dataset}/{of.fingerprint}/{measure.seed}/{of.clean_images}"
         known: dict[str, Any] = dict(self._known().get("clean", {}))
         if key not in known:
             measured = measure.clean(lambda share: self._report(0, "clean accuracy"))

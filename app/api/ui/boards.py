@@ -8,9 +8,8 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.dependencies import Services
-from app.domain.architectures import Variant
+from app.domain.architectures import ArchitectureName, Variant
 from app.domain.attacks import Norm
-from app.domain.spec import ArchitectureName
 from app.storage import results
 
 FIRST_BOARD = "digits"  # comes with the service

@@ -24,19 +24,19 @@ from tests.app.work import Queue, in_threads
 def test_an_answer_is_made_once_a_version_also_when_many_ask_at_once() -> None:
     answers, made = Answers(), []
 
-    def make() -> Response:
+    def make(_: object) -> Response:
         made.append(1)
         time.sleep(0.05)
         return Response(b"board", media_type="text/csv", headers={"Vary": "Accept"})
 
     got: list[Kept] = []
-    in_threads(lambda version: got.append(answers.get("key", lambda: version, make)), [(1,)] * 8)
+    in_threads(lambda version: got.append(answers.get("key", lambda: version, object, make)), [(1,)] * 8)
     assert len(made) == 1
     assert {(kept.body, kept.headers["vary"], kept.headers["content-type"]) for kept in got} == {
         (b"board", "Accept", "text/csv; charset=utf-8")
     }
-    answers.get("key", lambda: 2, make)
-    answers.get("other", lambda: 2, make)
+    answers.get("key", lambda: 2, object, make)
+    answers.get("other", lambda: 2, object, make)
     assert len(made) == 3
 
 
@@ -44,9 +44,9 @@ def test_after_other_commits_an_answer_stays_while_the_figures_it_was_made_of_do
     answers, made, figures = Answers(), [], [1]
 
     def ask(version: int) -> bytes:
-        return answers.get("key", lambda: version, make, lambda: figures[0]).body
+        return answers.get("key", lambda: version, lambda: figures[0], make).body
 
-    def make() -> Response:
+    def make(_: int) -> Response:
         made.append(1)
         return Response(str(len(made)))
 
@@ -59,11 +59,11 @@ def test_after_other_commits_an_answer_stays_while_the_figures_it_was_made_of_do
 def test_a_commit_while_an_answer_is_made_has_it_made_again() -> None:
     answers, commits = Answers(), [1]
 
-    def make() -> Response:
+    def make(_: object) -> Response:
         commits[0] += 1  # somebody writes, and this may not have seen it
         return Response(str(commits[0]))
 
-    bodies = [answers.get("key", lambda: commits[0], make).body for _ in range(3)]
+    bodies = [answers.get("key", lambda: commits[0], object, make).body for _ in range(3)]
     assert bodies == [b"2", b"3", b"4"]
 
 
@@ -72,7 +72,7 @@ def test_who_waits_has_what_was_begun_after_it_came_and_nothing_that_was_begun_b
     answers, commits, made = Answers(), count(), []
     first_began, others_wait = threading.Event(), threading.Event()
 
-    def make() -> Response:
+    def make(_: object) -> Response:
         made.append(1)
         if len(made) == 1:
             first_began.set()
@@ -80,7 +80,7 @@ def test_who_waits_has_what_was_begun_after_it_came_and_nothing_that_was_begun_b
         return Response(str(len(made)))
 
     def ask() -> None:
-        got.append(answers.get("key", lambda: next(commits), make).body)
+        got.append(answers.get("key", lambda: next(commits), object, make).body)
 
     got: list[bytes] = []
     first = threading.Thread(target=ask)
@@ -100,25 +100,32 @@ def test_who_waits_has_what_was_begun_after_it_came_and_nothing_that_was_begun_b
 def test_what_raises_is_not_kept_and_blocks_nobody() -> None:
     answers = Answers()
 
-    def fail() -> Response:
+    def fail(_: object) -> Response:
         raise KeyError("no such data set")
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            answers.get("key", lambda: 1, fail)
-    assert answers.get("key", lambda: 1, lambda: Response(b"now")).body == b"now"
+            answers.get("key", lambda: 1, object, fail)
+    assert answers.get("key", lambda: 1, object, lambda _: Response(b"now")).body == b"now"
     assert answers._making == {}
 
 
 def test_it_keeps_no_more_than_it_may() -> None:
     answers = Answers()
     for number in range(5):
-        answers.get(number, lambda: 1, lambda: Response(bytes(MOST_BYTES // 3)))
+        answers.get(number, lambda: 1, object, lambda _: Response(bytes(MOST_BYTES // 3)))
     assert sum(len(one.body) for one in answers._kept.values()) <= MOST_BYTES
     assert 4 in answers._kept
     for number in range(2 * MOST_BYTES // ENTRY_BYTES):
-        answers.get(number, lambda: 1, lambda: Response(b""))
+        answers.get(number, lambda: 1, object, lambda _: Response(b""))
     assert len(answers._kept) <= MOST_BYTES // ENTRY_BYTES, "the smallest answer takes room too"
+
+
+def test_what_is_asked_for_again_outlasts_what_nobody_asks_for() -> None:
+    answers = Answers()
+    for number in (0, 1, 0, 2):
+        answers.get(number, lambda: 1, lambda: Response(bytes(MOST_BYTES // 3)))
+    assert list(answers._kept) == [0, 2]
 
 
 def test_the_leaderboard_shows_each_change_at_once_and_is_otherwise_made_once(

@@ -49,7 +49,7 @@ BAD_BODIES: list[tuple[str, Any, str, str]] = [
     ("name of half a character", b'{"dataset": "digits", "name": "\\ud800"}', "/name", "string"),
     ("name with a NUL", digits(name="a\x00b"), "/name", "NUL"),
     ("name too long", digits(name="x" * 201), "/name", "at most 200"),
-    ("architecture", digits(architectures=["resnet34"]), "/architectures/0", "'resnet18', 'resnet50' or 'resnet20'"),
+    ("architecture", digits(architectures=["resnet34"]), "/architectures/0", "'resnet20', 'resnet18' or 'resnet50'"),
     ("variants as text", digits(variants="lif"), "/variants", "list"),
     ("training as a list", digits(training=[]), "/training", "dictionary"),
     ("NaN", b'{"dataset": "digits", "training": {"learning_rate": NaN}}', "/training/learning_rate", "finite"),

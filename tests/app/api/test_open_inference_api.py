@@ -163,16 +163,37 @@ def test_spread_needs_two_draws(api, trained) -> None:
     assert [output["name"] for output in outputs] == ["probabilities", "logits"]
 
 
-@pytest.mark.parametrize(("length", "size"), [("-1", 4), ("1" * 19, 4), ("x", 4), ("20", 4), ("2", 0), (None, 4)])
-def test_a_wrong_length_of_the_json_is_refused(api, trained, length: str | None, size: int) -> None:
-    headers = {} if length is None else {"Inference-Header-Content-Length": length}
-    answer = api.post(f"/v2/models/{trained()}/infer", content=b"{}" + b"\x00" * size, headers=headers)
-    refused(answer, 422, "")
+def infer_binary(
+    api: httpx.Client, model: str, content: bytes, *, longer: int = 0, length: str | None = None
+) -> httpx.Response:
+    """A request that is right if `content` is, with a header that counts so many bytes too many, or says `length`."""
+    tensor = {"name": "images", "datatype": "FP32", "shape": [3, 1, 8, 8]}
+    text = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(content)}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text) + longer) if length is None else length}
+    return api.post(f"/v2/models/{model}/infer", content=text + content, headers=headers)
+
+
+def test_a_wrong_length_of_the_json_is_refused(api, trained) -> None:
+    content = IMAGES.tobytes()
+    assert infer_binary(api, trained(), content).status_code == 200
+    for longer in (-1, -200, 1, 200):
+        refused(infer_binary(api, trained(), content, longer=longer), 422, "")
+    for length in ("-1", "x", "1" * 19, "1.0"):
+        refused(infer_binary(api, trained(), content, length=length), 422, "number of bytes of the JSON")
+    assert infer(api, trained()).status_code == 200
+    tensor = {"name": "images", "datatype": "FP32", "shape": [3, 1, 8, 8], "data": IMAGES.tolist()}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    for more, status in ((0, 200), (1, 422)):
+        headers = {"Inference-Header-Content-Length": str(len(text) + more)}
+        answer = api.post(f"/v2/models/{trained()}/infer", content=text, headers=headers)
+        assert answer.status_code == status, answer.text
 
 
 def test_bytes_of_another_size_or_compressed_ones_are_refused(api, trained) -> None:
     tensor = {"data": None, "parameters": {"binary_data_size": 767}}
     refused(infer(api, trained(), tensor=tensor), 422, "0 bytes follow the JSON")
+    for content in (b"", IMAGES.tobytes()[:-1], IMAGES.tobytes() + b"\x00"):
+        refused(infer_binary(api, trained(), content), 422, f"{len(content)} bytes follow the JSON")
     answer = api.post(f"/v2/models/{trained()}/infer", content=b"x", headers={"Content-Encoding": "gzip"})
     refused(answer, 415, "Content-Encoding")
 

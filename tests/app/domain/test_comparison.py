@@ -54,6 +54,7 @@ def test_the_difference_is_a_minus_b_over_the_common_seeds_alone() -> None:
     assert found["significant"] is True
     assert "is 11.0 points more robust than" in found["conclusion"]
     assert "is significant over seeds (paired t, p = 0.034)" in found["conclusion"]
+    assert "No p is corrected" in found["conclusion"]
 
 
 def test_a_difference_that_is_not_significant_is_called_so_in_words() -> None:
@@ -110,6 +111,7 @@ def test_rows_without_a_common_seed_have_no_difference() -> None:
     assert found["robust_accuracy"] is found["clean_accuracy"] is found["p"] is None
     assert found["mcnemar"] == []
     assert "no seed in common" in found["conclusion"]
+    assert "corrected" not in found["conclusion"], "there is no p"
 
 
 def test_an_upper_bound_takes_the_weight_from_a_difference() -> None:

@@ -66,6 +66,15 @@ def test_an_evaluation_grows_with_images_radii_and_steps(changed: dict[str, Any]
     assert other.amount == factor * usual.amount
 
 
+def test_a_step_with_a_gradient_costs_three_queries() -> None:
+    def amount(queries: int) -> float:
+        square = {"name": "square", "parameters": {"queries": queries}}
+        both = {"attacks": [{"name": "pgd", "parameters": {"steps": 20}}, square], "images": 100, "eps": [0.1]}
+        return load("evaluate", evaluation=both).amount
+
+    assert amount(240) == (60 + 240) / (60 + 60) * amount(60)
+
+
 def test_other_attacks_and_suites_are_not_compared() -> None:
     usual = load("evaluate", evaluation={"suite": "quick"})
     assert load("evaluate", evaluation={"suite": "standard"}).likeness != usual.likeness

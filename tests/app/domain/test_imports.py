@@ -33,7 +33,7 @@ def test_text_from_a_form_becomes_numbers_lists_and_settings() -> None:
 @pytest.mark.parametrize(
     ("fields", "pointer", "told"),
     [
-        ({"architecture": "resnet34"}, "/architecture", "'resnet18', 'resnet50' or 'resnet20'"),
+        ({"architecture": "resnet34"}, "/architecture", "'resnet20', 'resnet18' or 'resnet50'"),
         ({"image_size": "wide"}, "/image_size", "integer"), ({"image_size": "7"}, "/image_size", "8"),
         ({"mean": "a,b"}, "/mean", "number"), ({"mean": "[1"}, "/mean", "JSON"), ({"mean": "nan"}, "/mean", "finite"),
         ({"mean": "1,2,3,4"}, "/mean", "at most 3"), ({"seed": "-1"}, "/seed", "0"),

@@ -170,11 +170,11 @@ def test_ten_seeds_have_an_interval_from_their_images_if_these_are_known() -> No
     [row] = board(*figures, per_image=per_image)
     assert row["robust_accuracy"]["interval"] == "hierarchical-bootstrap"
     assert row["curve"][0]["robust_accuracy"] == row["robust_accuracy"]
-    assert row["clean_accuracy"]["interval"] == "student-t"
+    assert row["clean_accuracy"]["interval"] == "seeds-and-images"
     assert asked[0] == (set(shares), "8/255")
     del shares["run-3"]
     partly = board(*figures, per_image=lambda ids, eps: {n: shares[n] for n in ids if n in shares})
-    assert partly[0]["robust_accuracy"]["interval"] == "student-t"
+    assert partly[0]["robust_accuracy"]["interval"] == "seeds-and-images"
 
 
 def test_a_row_says_how_far_its_worst_candidates_are_from_the_images() -> None:

@@ -12,18 +12,21 @@ from app.domain.statistics import (
     hierarchical_bootstrap,
     mcnemar,
     paired_difference,
+    seeds_and_images,
     seeds_needed,
-    student_interval,
 )
 
 
-def test_over_three_seeds_the_interval_is_students_t() -> None:
+def test_over_three_seeds_the_interval_is_students_t_widened_by_what_the_images_they_share_add() -> None:
     # by hand: mean .92, sd .01, t(.975, 2) = 4.302653, half width 4.302653 * .01 / sqrt(3) = .024841
     figure = estimate({"0": 0.91, "1": 0.92, "2": 0.93}, images=1000)
     assert figure.mean == pytest.approx(0.92)
     assert figure.sd == pytest.approx(0.01)
     assert figure.n == 3
-    assert figure.ci95 == pytest.approx((0.92 - 0.024841, 0.92 + 0.024841), abs=1e-6)
+    assert figure.interval == "seeds-and-images"
+    exact = stats.binomtest(920, 1000).proportion_ci()
+    below, above = math.hypot(0.024841, 0.92 - exact.low), math.hypot(0.024841, exact.high - 0.92)
+    assert figure.ci95 == pytest.approx((0.92 - below, 0.92 + above), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +77,35 @@ def test_every_estimate_lies_within_its_interval_and_the_interval_within_0_and_1
 
 
 def test_the_interval_is_cut_to_what_an_accuracy_can_be() -> None:
-    assert student_interval(0.99, 0.1, 2) == (pytest.approx(0.091, abs=1e-2), 1.0)
+    low, high = seeds_and_images(0.99, 0.1, 2, 1000)
+    assert 0.05 < low < 0.1
+    assert high == 1.0
 
+
+def test_seeds_that_agree_leave_the_images_interval_and_endless_images_leave_students_t() -> None:
+    assert seeds_and_images(0.5, 0.0, 3, 200) == pytest.approx(clopper_pearson(100, 200))
+    low, high = stats.t.interval(0.95, 2, 0.92, 0.01 / math.sqrt(3))
+    assert seeds_and_images(0.92, 0.01, 3, 10**9) == pytest.approx((low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 100), (3, 1000), (5, 200), (9, 100), (9, 1000)])
+def test_the_interval_over_a_few_seeds_covers_other_seeds_and_other_images(seeds: int, images: int) -> None:
+    truth = float(world(400, 20_000, key=99).mean())
+    worlds = [world(seeds, images, key=key) for key in range(150)]
+    covered = [low <= truth <= high for low, high in (estimate(means(w), images).ci95 for w in worlds)]
+    assert sum(covered) >= 0.95 * len(worlds)
+
+
+def over_seeds_alone(shares: np.ndarray) -> tuple[float, float]:
+    """What was given for an interval before: Student's t."""
+    low, high = stats.t.interval(0.95, len(shares) - 1, shares.mean(), stats.sem(shares.mean(1)))
+    return float(low), float(high)
+
+
+def test_students_t_over_seeds_alone_would_not() -> None:
+    truth = float(world(400, 20_000, key=99).mean())
+    worlds = [over_seeds_alone(world(9, 100, key=key)) for key in range(150)]
+    assert sum(low <= truth <= high for low, high in worlds) < 0.8 * len(worlds)
 
 def world(seeds: int, images: int, *, hard: float = 1.5, key: int = 0) -> np.ndarray:
     """Right or wrong (seeds, images): images differ in how hard they are, seeds in how good."""
@@ -93,14 +123,15 @@ def test_from_ten_seeds_on_the_interval_is_the_hierarchical_bootstraps() -> None
     figure = estimate(means(shares), 200, lambda: shares)
     assert figure.interval == "hierarchical-bootstrap"
     assert figure.ci95 == hierarchical_bootstrap(shares)
-    assert estimate(means(shares), 200, lambda: None).interval == "student-t", "older figures have no rows by image"
+    without = estimate(means(shares), 200, lambda: None)
+    assert without.interval == "seeds-and-images", "older figures have no rows by image"
 
 
 def test_with_fewer_seeds_the_rows_by_image_are_not_even_asked_for() -> None:
     def asked() -> np.ndarray:
         raise AssertionError
 
-    assert estimate(means(world(9, 50)), 50, asked).interval == "student-t"
+    assert estimate(means(world(9, 50)), 50, asked).interval == "seeds-and-images"
     assert estimate({"0": 0.5}, 50, asked).interval == "clopper-pearson"
     assert estimate(dict.fromkeys(map(str, range(12)), 0.0), 50, asked).interval == "clopper-pearson"
 
@@ -125,8 +156,8 @@ def test_the_bootstrap_covers_the_truth_where_students_t_over_seeds_does_not() -
     worlds = [world(10, 150, key=key) for key in range(60)]
     covered = [low <= truth <= high for low, high in (hierarchical_bootstrap(w, resamples=300) for w in worlds)]
     assert sum(covered) >= 54
-    over_seeds = [student_interval(w.mean(), w.mean(1).std(ddof=1), 10) for w in worlds]
-    assert sum(low <= truth <= high for low, high in over_seeds) < sum(covered)
+    alone = [over_seeds_alone(w) for w in worlds]
+    assert sum(low <= truth <= high for low, high in alone) < sum(covered)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import Conflict, NotFound
-from app.storage import api_keys
+from app.storage import api_keys, trail
 from app.storage.engine import Database
 from app.storage.tables import ApiKey
 
@@ -93,4 +93,8 @@ def test_the_commands_make_list_and_revoke_keys_without_a_service(data_dir, monk
     again = keys("revoke", "ada [bold]")
     assert again.returncode == 1
     assert again.stderr.startswith("spikeproof: ")
+    with database.reading() as session:
+        [row], (entries, _) = api_keys.listed(session), trail.page(session, after=None, limit=10)
+    told = [(entry.actor, entry.action, entry.subject) for entry in entries]
+    assert told == [("local", "key revoked", row.id), ("local", "key made", row.id)]
     database.close()

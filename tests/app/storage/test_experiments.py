@@ -118,6 +118,31 @@ def test_a_repeat_that_spells_out_a_default_is_the_same_body(queue) -> None:
     assert queue.submit(key="k") == queue.submit(key="k", architectures=["resnet20"], branch_seeds=[0])
 
 
+@pytest.mark.parametrize("since", ["a field came", "another default"])
+def test_a_repeat_after_an_upgrade_is_the_same_experiment(queue, since: str) -> None:
+    """What was stored before the upgrade: without a field of today, with what was another default then."""
+    first = queue.submit(key="k", seeds=[0])
+    with queue.database.writing() as session:
+        row = session.get(Experiment, first)
+        if since == "a field came":
+            row.body_digest = "as the version before made it"
+            row.spec = {name: value for name, value in row.spec.items() if name != "time_limit_seconds"}
+        else:
+            row.spec = {**row.spec, "branch_seeds": [0, 1]}
+    assert queue.submit(key="k", seeds=[0]) == first
+    with pytest.raises(Conflict, match=first):
+        queue.submit(key="k", seeds=[0], time_limit_seconds=60)
+
+
+def test_an_experiment_that_could_not_be_asked_for_any_more_is_another(queue) -> None:
+    first = queue.submit(key="k", seeds=[0])
+    with queue.database.writing() as session:
+        row = session.get(Experiment, first)
+        row.body_digest, row.spec = "as the version before made it", {**row.spec, "gone": 1}
+    with pytest.raises(Conflict, match=first):
+        queue.submit(key="k", seeds=[0])
+
+
 def test_a_repeat_with_another_body_is_a_conflict_and_stores_nothing(queue) -> None:
     first = queue.submit(key="k")
     with pytest.raises(Conflict, match=first):

@@ -8,7 +8,7 @@ import torch
 
 from app.domain.attacks import ATTACKS
 from app.domain.suites import SUITES
-from worker.attacks import ATTACK_CLASSES, Target, build_attack
+from worker.attacks import Target, attack_class, build_attack
 
 SMALL = {
     "pgd": {"steps": 8}, "mifgsm": {"steps": 8}, "apgd": {"steps": 8}, "sapgd": {"steps": 8}, "deepfool": {"steps": 10},
@@ -166,13 +166,12 @@ def test_noise_is_weaker_than_pgd(net, images):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_classes_and_catalogue_agree(name):
-    cls = ATTACK_CLASSES[name]
+    cls = attack_class(name)
     assert {f.name for f in fields(cls)} == {"norm", *ATTACKS[name].parameters}
     assert cls.name == name == inspect.getmodule(cls).__name__.rsplit(".", 1)[-1]
 
 
 def test_there_is_a_class_for_every_entry_and_stage():
-    assert set(ATTACK_CLASSES) == set(ATTACKS)
     for suite in SUITES.values():
         for norm in suite.norms:
             for stage in suite.stages_for(norm):

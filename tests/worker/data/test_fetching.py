@@ -104,7 +104,7 @@ def test_whatever_the_network_does_ends_soon_with_a_reason_and_leaves_no_file(ad
     started = time.monotonic()
     with pytest.raises(NotFetched, match=said) as caught:
         get(f"{address}/{how}.gz", target=tmp_path / "x.gz")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert str(caught.value).startswith(address.removeprefix("http://"))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from worker.data.digits import read_digits
 from worker.data.splits import evaluation_images, stratified_holdout, stratified_order, training_images
@@ -46,6 +50,16 @@ def test_digits_are_the_1797_real_scans_split_once_for_all():
     assert train.max() == 255
     assert np.bincount(test_labels).min() >= 34
     assert set(train_labels) == set(range(10))
+
+
+def test_digits_are_read_as_scikit_learn_reads_them_without_loading_it():
+    scans = load_digits()
+    known = {(tuple(image.round().astype(int)), label) for image, label in zip(scans.data, scans.target, strict=True)}
+    for images, labels in read_digits().values():
+        levels = np.rint(images.reshape(len(images), 64) / (255 / 16)).astype(int)
+        assert {(tuple(image), label) for image, label in zip(levels, labels, strict=True)} <= known
+    code = "import sys; from worker.data.digits import read_digits; read_digits(); sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_part_of_the_training_images_has_the_classes_in_proportion_and_lies_in_a_larger_part():

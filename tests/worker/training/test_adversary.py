@@ -1,6 +1,7 @@
 """Adversarial training on real scans of digits."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,6 +86,28 @@ def test_the_noise_is_an_images_own_whatever_stands_beside_it_and_new_in_another
     part = start.worst_near(model, x0[5:9], labels[5:9], ids=ids[5:9], stream="s")
     assert torch.equal(whole[5:9], part)
     assert not torch.equal(whole, start.worst_near(model, x0, labels, ids=ids, stream="t"))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_each_step_draws_anew_and_a_gradient_that_is_none_moves_nothing(splits, monkeypatch, norm):
+    x0, labels, ids = batch(splits[0], 3)
+    drawn = []
+
+    def differentiate(x, _climb, *, draws, noise):
+        drawn.append(noise.uniform(draws, len(x), 4))
+        gradient = torch.ones_like(x)
+        gradient[0] = torch.nan
+        return SimpleNamespace(gradient=gradient)
+
+    target = SimpleNamespace(differentiate=differentiate)
+    monkeypatch.setattr("worker.training.adversary._seen_through_its_expectation", lambda _: target)
+    start, end = (
+        replace(ADVERSARY, norm=norm, steps=steps).worst_near(network(), x0, labels, ids=ids, stream="s")
+        for steps in (0, 3)
+    )
+    assert torch.equal(end[0], start[0])
+    assert (end[1:] > start[1:]).any()
+    assert len({tuple(found.flatten().tolist()) for found in drawn}) == 3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,0 +1,67 @@
+"""Questions that were answered before are answered again without looking for a route, and solving its parameters.
+
+What a list or a board answers depends on path, query, `Accept` and the database, on no other header and on nobody's
+role; whether somebody may ask it at all, the gate before this has decided. So the same path, query and `Accept` are the
+same question, and its answer is what `app.api.answers` keeps, or makes of the database as it is now.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from functools import partial
+
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.answers import REMEMBER, Answers, Question
+from app.domain.errors import SpikeproofError
+
+MOST_QUESTIONS = 2000
+LONGEST_QUESTION = 1000  # bytes of path, query and `Accept`
+_OF_A_BODY = (b"content-length", b"transfer-encoding")
+
+
+class Again:
+    """ASGI middleware behind the gate. What goes wrong with a known question, its route will tell."""
+
+    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+        self._app, self._answers = app, answers
+        self._known: OrderedDict[Hashable, Question] = OrderedDict()  # the event loop's alone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if (asked := _asked(scope)) is None:
+            await self._app(scope, receive, send)
+            return
+        if (question := self._known.get(asked)) is None:
+            scope.setdefault("state", {})[REMEMBER] = partial(self._remember, asked)
+            await self._app(scope, receive, send)
+            return
+        if_none_match = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"if-none-match"), "")
+        try:
+            answer = await run_in_threadpool(self._answers.give, question, if_none_match)
+        except (SpikeproofError, SQLAlchemyError):
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = question.route
+        await answer(scope, receive, send)
+
+    def _remember(self, asked: Hashable, question: Question) -> None:
+        self._known[asked] = question
+        self._known.move_to_end(asked)
+        if len(self._known) > MOST_QUESTIONS:
+            self._known.popitem(last=False)
+
+
+def _asked(scope: Scope) -> Hashable:
+    """All that an answer depends on beside the database; None where it may be more than that."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return None
+    accepted = []
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accepted.append(value)
+        elif name in _OF_A_BODY:
+            return None
+    asked: tuple[str, bytes, tuple[bytes, ...]] = (scope["path"], scope["query_string"], tuple(accepted))
+    return asked if len(asked[0]) + len(asked[1]) + sum(map(len, accepted)) <= LONGEST_QUESTION else None
