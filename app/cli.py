@@ -108,6 +108,9 @@ def submit(
     preset: Annotated[str | None, typer.Option(help="experiments by name, see `spikeproof presets`")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="of a preset: from scratch, without ImageNet")] = False,
     small: Annotated[bool, typer.Option("--small", help="of a preset: to see it run, in minutes on a CPU")] = False,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="of a preset: compute what the study computed, marked as such")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="stay until it has ended, showing progress")] = False,
 ) -> None:
     """Queue an experiment, from a file or by the name of a preset."""
@@ -119,10 +122,12 @@ def submit(
         raise SpikeproofError("name either a file or, with --preset, a preset; `spikeproof presets` lists them")
     if file is None:
         with _client() as client:
-            done = submit_preset(client, str(preset), offline=offline, small=small, wait=wait)
+            forms = {"offline": offline, "small": small, "as_published": as_published}
+            done = submit_preset(client, str(preset), **forms, wait=wait)
         raise typer.Exit(0 if done else 1)
-    if offline or small:
-        raise SpikeproofError("--offline and --small are forms of a preset; a file says all of it itself")
+    if offline or small or as_published:
+        said = "--offline, --small and --as-published are forms of a preset"
+        raise SpikeproofError(f"{said}; a file says all of it itself")
     spec = read_experiment(file)
     with _client() as client:
         experiment = client.submit(spec)

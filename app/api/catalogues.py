@@ -155,9 +155,11 @@ def list_presets() -> dict[str, Any]:
 
 
 @router.get("/presets/{name}", tags=["catalogues"], summary="What a preset submits")
-def show_preset(name: str, offline: bool = False, small: bool = False) -> dict[str, Any]:
+def show_preset(
+    name: str, offline: bool = False, small: bool = False, as_published: bool = False
+) -> dict[str, Any]:
     """`stages`: lists of bodies for `POST /experiments`. Those of one stage may run at once; those of the next start
     from the checkpoint of the one before, whose id is to be put in place of `ckpt_of_the_stage_before`."""
     preset = find_preset(name)
-    chosen = {"offline": offline, "small": small}
+    chosen = {"offline": offline, "small": small, "as_published": as_published}
     return {"name": preset.name, "title": preset.title, **chosen, "stages": stages(name, **chosen)}

@@ -21,6 +21,7 @@ PARAMETERS: dict[str, Any] = {
     "archived": False, "restore": False, "files": False, "limit": 50, "cursor": EXPERIMENT, "tail": 100, "offset": 0,
     "rows": [ROWS[0], ROWS[1]], "index": 0, "model": CHECKPOINT, "inference-header-content-length": "210",
     "stem": "cifar", "image_size": 32, "classes": 10, "channels": 3, "offline": False, "small": True,
+    "as_published": False,
     "draws": 20, "seed": 0, "top": 3,
     "idempotency-key": "first-try", "last-event-id": "17",
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',

@@ -8,12 +8,15 @@ from app.domain.errors import SpikeproofError
 from app.domain.presets import FIRST_CHECKPOINT, Body, stages
 
 
-def submit_preset(client: Client, name: str, *, offline: bool, small: bool, wait: bool) -> bool:
+def submit_preset(
+    client: Client, name: str, *, offline: bool, small: bool, as_published: bool, wait: bool
+) -> bool:
     """Prints the id of each experiment as it is submitted; whether all that was waited for has succeeded.
 
     A stage that starts from the one before is waited for, whether or not `wait` says so. Raises NotFound.
     """
-    planned, start, good = stages(name, offline=offline, small=small), None, True
+    planned = stages(name, offline=offline, small=small, as_published=as_published)
+    start, good = None, True
     for number, stage in enumerate(planned, 1):
         submitted = [client.submit(_from(body, start)) for body in stage]
         for experiment in submitted:

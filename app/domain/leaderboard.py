@@ -53,6 +53,7 @@ class Measured:
     freeze_depth: int | None = None  # not known of a network that was trained elsewhere
     eps: str = ""  # the exact fraction
     mean_norm: float | None = None  # of the perturbations in the worst candidates, in the protocol's norm
+    as_published: Sequence[str] = ()  # options of `app.domain.published` behind it
     ssim: float | None = None  # of the worst candidates to the unchanged images; both over images that changed
 
 
@@ -191,6 +192,7 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured], per_image: 
         "mean_norm": _mean(m.mean_norm for m in members), "ssim": _mean(m.ssim for m in members),
         "verdict": next((m.verdict for m in members if m.verdict != OK), OK),
         "reasons": sorted({reason for m in members for reason in m.reasons}),
+        "as_published": list(first.as_published),
         "protocol": dict(first.protocol), "draws": first.draws, "parameters": first.parameters,
         "checkpoints": [m.checkpoint_id for m in members],
     }

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.errors import NotFound
+from app.domain.published import DECODER as PUBLISHED_DECODER
+from app.domain.published import EVALUATION_OPTIONS
+from app.domain.published import IMAGES as PUBLISHED_IMAGES
 
 FIRST_CHECKPOINT = "ckpt_of_the_stage_before"
 Body = dict[str, Any]
@@ -65,17 +68,38 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def stages(name: str, *, offline: bool = False, small: bool = False) -> list[list[Body]]:
-    """The experiments of a preset. Raises NotFound."""
+def stages(
+    name: str, *, offline: bool = False, small: bool = False, as_published: bool = False
+) -> list[list[Body]]:
+    """The experiments of a preset; as published: under all options of `app.domain.published`. Raises NotFound."""
     preset = find_preset(name)
     chosen = preset.offline if offline and preset.offline is not None else preset.stages
-    words = [word for word, wanted in (("offline", offline and preset.offline is not None), ("small", small)) if wanted]
+    forms = {"offline": offline and preset.offline is not None, "small": small, "as published": as_published}
+    words = [word for word, wanted in forms.items() if wanted]
+    if as_published:
+        chosen = tuple(_published_bodies(stage) for stage in chosen)
     return [[_formed(body, words) for body in stage] for stage in chosen]
 
 
 def _formed(body: Mapping[str, Any], words: Sequence[str]) -> Body:
     name = f"{body['name']} ({', '.join(words)})" if words else body["name"]
     return (_small(body) if "small" in words else dict(body)) | {"name": name}
+
+
+def _published_bodies(bodies: Sequence[Body]) -> tuple[Body, ...]:
+    """With the study's attacks alone: where a table is there under several suites, once."""
+    kept = [body for body in bodies if body.get("evaluation", {}).get("suite") == "study"] or bodies
+    options = {"suite": "study", "images": PUBLISHED_IMAGES, "as_published": list(EVALUATION_OPTIONS)}
+    return tuple(
+        {**body, "decoder": {**body.get("decoder", {}), **_published_decoder(body)}, "evaluation": options}
+        for body in kept
+    )
+
+
+def _published_decoder(body: Body) -> dict[str, Any]:
+    """Without the read-out of lif where there is no lif."""
+    lif = "lif" in body.get("variants", ["lif"])
+    return {name: value for name, value in PUBLISHED_DECODER.items() if lif or name != "readout"}
 
 
 def _small(body: Mapping[str, Any]) -> Body:
@@ -90,7 +114,10 @@ def _small(body: Mapping[str, Any]) -> Body:
     if body["dataset"] != "digits":  # whose images are 8x8
         small["image_size"] = _SMALL_IMAGENET_SIDE if given else _SMALL_SIDE
     suite = body.get("evaluation", {}).get("suite", "quick")
-    return {**body, "training": small, "evaluation": {**_SMALL_EVALUATION, "attacks": _SMALL_ATTACKS[suite]}}
+    evaluation = {**_SMALL_EVALUATION, "attacks": _SMALL_ATTACKS[suite]}
+    if options := body.get("evaluation", {}).get("as_published"):
+        evaluation |= {"as_published": options, "eps": ["0.05"]}  # of the normalised input
+    return {**body, "training": small, "evaluation": evaluation}
 
 
 def _shorter(training: Mapping[str, Any]) -> dict[str, Any]:

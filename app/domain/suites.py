@@ -108,7 +108,7 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick", 1, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", NORMS, True, _QUICK,
+            "quick", 2, "FGSM, PGD-20, Square 200: each on the survivors of the ones before", NORMS, True, _QUICK,
         ),
         Suite(
             "study", 1, "FGSM, DeepFool and Square, each alone over the study's radii", ("linf",), False,
@@ -119,17 +119,17 @@ SUITES: dict[str, Suite] = {
             ),
         ),
         Suite(
-            "standard", 1, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
+            "standard", 2, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
             _STANDARD, diagnostics="full",
         ),
         Suite(
-            "spiking", 1,
+            "spiking", 2,
             "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000,"
             " transfer from siblings: each on the survivors",
             NORMS, True, (*_EXPECTED, *_SAMPLED), diagnostics="full",
         ),
         Suite(
-            "audit", 1, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
+            "audit", 2, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
             (
                 *_QUICK[:2], _stage("mifgsm"), _stage("deepfool"), *_EXPECTED,
                 _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), _stage("fmn"), _stage("cw"),

@@ -10,6 +10,7 @@ from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS, variant_name
 from app.domain.datasets import KNOWN
 from app.domain.leaderboard import OK
 from app.domain.protocol import FRESH_DRAWS
+from app.domain.published import decoder_marks
 from app.domain.recipes import RECIPES
 from app.domain.weights import weights_text
 from app.reports.markup import markdown_text, render
@@ -54,6 +55,7 @@ def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     yield "architecture", f"{facts.title} ({facts.reference})"
     yield "variant", f"{variant_name(checkpoint['variant'])}: {VARIANT_FACTS[checkpoint['variant']].head}"
     yield "decoder", ", ".join(f"{name} {value}" for name, value in training.get("decoder", {}).items())
+    yield "as published", ", ".join(decoder_marks(training.get("decoder")))
     parameters = checkpoint["metrics"].get("parameters")
     yield "parameters", parameters and f"{parameters:,}"
     yield "input", "x".join(map(str, model["image_shape"])) + " pixels in 0..1, channels first"

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from app.domain.architectures import variant_name
+from app.domain.published import marks_text
 
 # The columns of the leaderboard's CSV; two for each attack stand before the protocol's.
 _NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "settings", "verdict", "draws",
@@ -50,7 +51,9 @@ def measured_under(protocol: Mapping[str, Any] | None, *, radius: bool = True) -
         return "nothing has been measured yet"
     eps = f" eps {protocol['eps_text']}" if radius else ""
     version = f" v{protocol['suite_version']}" if "suite_version" in protocol else ""
-    return f"suite {protocol['suite']}{version}, {NORMS[protocol['norm']]}{eps}, {protocol['images']} images"
+    marked = marks_text(protocol.get("as_published", ()))
+    suite, norm, images = protocol["suite"], NORMS[protocol["norm"]], protocol["images"]
+    return f"suite {suite}{version}, {norm}{eps}, {images} images" + (f", {marked}" if marked else "")
 
 
 def row_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -68,12 +71,12 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Tabl
     text = []
     for row in rows:
         figures = [row["clean_accuracy"], row["robust_accuracy"], *(row["attacks"].get(name) for name in attacks)]
-        network = [row["architecture"], variant_name(row["variant"])]
-        names = [*network, *(row[name] for name in ("recipe", "epochs", "settings"))]
+        names = [row["architecture"], variant_name(row["variant"]), row["recipe"], row["epochs"]]
+        names.append(", ".join(filter(None, [row["settings"], marks_text(row.get("as_published", ()))])))
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"]])
     of_attacks = [name for attack in attacks for name in (attack, f"{attack}_sd")]
-    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL]
+    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL, "as_published"]
     return Table(header, text, columns, [_record(row, attacks) for row in rows], note)
 
 
@@ -205,7 +208,7 @@ def _cell_record(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
-    record: dict[str, Any] = {name: row[name] for name in _NAMES}
+    record: dict[str, Any] = {name: row[name] for name in _NAMES} | {"as_published": " ".join(row["as_published"])}
     for name in ("clean_accuracy", "robust_accuracy"):
         figure = row[name]
         record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],

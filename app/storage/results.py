@@ -11,6 +11,7 @@ from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
 from app.domain.leaderboard import Measured, row_id
 from app.domain.protocol import Protocol
+from app.domain.published import marks
 from app.storage.engine import Database, now_epoch
 from app.storage.runs import Fence, check_fence
 from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
@@ -287,15 +288,18 @@ def measured(session: Session, dataset: str, *where: Any, **equal: Any) -> list[
     """The figures of a data set as the leaderboard takes them; filters that are None do not count."""
     depth = Run.spec["training"]["freeze_depth"].as_integer()
     trained = outerjoin(Figure, Checkpoint, Figure.checkpoint_id == Checkpoint.id)
-    query = select(Figure, depth).select_from(trained.outerjoin(Run, Checkpoint.run_id == Run.id))
+    decoder = Run.spec["decoder"]
+    query = select(Figure, depth, decoder).select_from(trained.outerjoin(Run, Checkpoint.run_id == Run.id))
     query = query.where(*_equal(dataset, equal), *where).order_by(Figure.run_id, Figure.eps)
-    return [_measured(figure, frozen) for figure, frozen in session.execute(query)]
+    return [_measured(figure, frozen, head) for figure, frozen, head in session.execute(query)]
 
 
-def _measured(figure: Figure, freeze_depth: int | None) -> Measured:
-    columns = Measured.__dataclass_fields__.keys() - {"test_images", "freeze_depth", "mean_norm", "ssim"}
+def _measured(figure: Figure, freeze_depth: int | None, decoder: Mapping[str, Any] | None) -> Measured:
+    derived = {"test_images", "freeze_depth", "mean_norm", "ssim", "as_published"}
+    columns = Measured.__dataclass_fields__.keys() - derived
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
+        as_published=marks(decoder, figure.protocol.get("as_published", ())),
         mean_norm=figure.details.get("mean_norm"), ssim=figure.details.get("mean_ssim"),
         **{name: getattr(figure, name) for name in columns},
     )

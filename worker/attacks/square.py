@@ -22,7 +22,9 @@ class Square(Attack):
     The square covers a share p of the image: side round(sqrt(p h w)), at least 1.
 
     L2: the start is a lattice of bumps, and a query moves what length another square has, and what clipping has
-    cost, into a bump added to what the square holds. Squares have an odd side of at least 3.
+    cost, into a bump added to what the square holds. Squares have an odd side of at least 3. As in AutoAttack's code, a
+    bump in one channel gets the length of both squares over all channels, where the paper has that channel's; the
+    whole is scaled back to epsilon, so that a query moves more.
 
     Differs in where squares may lie (to the last row and column, which the published code never
     reaches), in flipping the signs of a square that would change nothing, instead of drawing again,
@@ -118,7 +120,7 @@ class Square(Attack):
         delta = x - search.x0
         left = (search.epsilon**2 - delta.flatten(1).square().sum(1)).clamp_min(0)
         inside, either = delta * window, delta * (window | drained)
-        length = (per_image(left, x) / channels + _square_sum(either)).sqrt()  # of each channel's new bump
+        length = bump_length(left, either)
         shape = bump(side).to(x)
         shapes = torch.where(place[:, 4, None, None] < 0.5, shape, shape.T)  # (batch, side, side)
         fresh = shapes[
@@ -153,6 +155,14 @@ def bump(side: int) -> Tensor:
     """
     upper = side // 2
     return _unit(torch.cat([_rectangle(upper, side), -_rectangle(side - upper, side)]))
+
+
+def bump_length(left: Tensor, either: Tensor) -> Tensor:
+    """Of each channel's new bump, before all is scaled to epsilon, (batch, 1, 1, 1).
+
+    left: what epsilon^2 leaves unused, (batch,); either: the perturbation in both squares, (batch, C, H, W).
+    """
+    return per_image(left / either.shape[1] + either.flatten(1).square().sum(1), either).sqrt()
 
 
 def _rectangle(height: int, width: int) -> Tensor:

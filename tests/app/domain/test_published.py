@@ -8,6 +8,7 @@ import pytest
 from app.domain.checks import check_experiment
 from app.domain.datasets import KNOWN, Dataset
 from app.domain.plan import decoder_settings, expand, make_protocol
+from app.domain.presets import stages
 from app.domain.published import DECODER, EVALUATION_OPTIONS, OPTIONS, marks, marks_text
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec
 
@@ -63,3 +64,18 @@ def test_what_does_not_fit_is_refused_with_what_is_allowed() -> None:
     frozen = {"weights": "imagenet", "freeze_depth": 4}
     found = faults(architectures=["resnet18"], training=frozen, decoder={"readout": "features"})
     assert "freeze fewer" in found["/decoder/readout"]
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", ["study-cifar10", "study-cifar100", "study-fashion-mnist"])
+def test_a_study_preset_as_published_turns_every_option_on(name: str, small: bool) -> None:
+    seen: set[str] = set()
+    for body in stages(name, small=small, as_published=True)[0]:
+        spec = ExperimentSpec.model_validate(body)
+        assert "as published" in body["name"]
+        assert check_experiment(spec, dataset(spec.dataset)) == []
+        for run in expand(spec, dataset(spec.dataset)):
+            if run.kind == "evaluate":
+                assert run.spec["protocol"]["as_published"] == list(EVALUATION_OPTIONS)
+            seen |= set(marks(run.spec.get("decoder"), run.spec.get("protocol", {}).get("as_published", ())))
+    assert seen == set(OPTIONS)

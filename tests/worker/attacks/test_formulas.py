@@ -11,7 +11,7 @@ from worker.attacks.fab import to_plane
 from worker.attacks.loss import correct_share, cross_entropy, margin
 from worker.attacks.noise import gaussian_on_sphere, uniform_in_ball, uniform_in_length
 from worker.attacks.search import Search
-from worker.attacks.square import HALVINGS, bump
+from worker.attacks.square import HALVINGS, bump, bump_length
 
 
 def gradient(model, x, labels):
@@ -254,13 +254,23 @@ def test_square_l2_moves_the_length_of_one_square_into_another():
         new = square._propose(search, x, query)
         torch.testing.assert_close(lengths(new - search.x0, "l2").float(), search.epsilon, atol=1e-4, rtol=0)
         side = square.side(query, 20, 20)
-        changed = (new - x).abs().amax(1) > 1e-6  # (batch, 20, 20)
+        before, after = x - search.x0, new - search.x0
+        ratio = torch.where(before.abs() > 1e-4, after / before, torch.nan).flatten(1).nanmedian(1).values
+        assert (ratio < 1 + 1e-4).all(), "what is in neither square makes room"
+        changed = (after - ratio[:, None, None, None] * before).abs().amax(1) > 1e-5  # (batch, 20, 20)
         assert changed.any((1, 2)).all()
         emptied = ((new - search.x0).abs().amax(1) < 1e-7) & changed
         assert (changed & ~emptied).sum((1, 2)).amax() <= 2 * side**2
         apart = emptied.any((1, 2))
         assert apart.any(), "no length came from elsewhere"
         x = new
+
+
+def test_square_l2_gives_a_channels_bump_the_length_of_both_squares_over_all_channels():
+    either = torch.zeros(2, 3, 5, 5)
+    either[0, :, 1, 1] = torch.tensor([1.0, 2.0, 3.0])
+    found = bump_length(torch.tensor([0.3, 1.2]), either)
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.1 + 14, 0.4]).sqrt())
 
 
 @pytest.mark.parametrize(("query", "side"), [(0, 29), (99, 1)])
