@@ -1,8 +1,9 @@
 """Attacks beside the peers': PGD-20, a curve of five radii, the standard suite, FGSM, DeepFool, Square.
 
-Ours are evaluations as the service runs them (`evaluate_block`: the search, every verdict on the plain network, the
-re-check of every image), the peers' their attack alone. The limit of a row is what its gradients and forward passes
-cost at their best batch size, without anything around them.
+A single attack is set against a single attack. The curve of ours is an evaluation as the service runs it
+(`evaluate_block`, with every verdict on the plain network), and of `standard` both sides ask the network in between who
+still stands. Accuracies are of the plain network, outside the time. The limit of a row is what its gradients and
+forward passes cost at their best batch size, without anything around them.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from benchmarks.contest import Contest, seconds
 from benchmarks.peers import Budget, Peers
 from models.folding import folded
 from models.registry import Classifier
+from worker.attacks import Target, build_attack
 from worker.attacks.ball import acceptable, project
 from worker.evaluation import BlockResult, evaluate_block
 
@@ -58,6 +60,24 @@ class Lab:
             self.model, self.x0, self.labels, ids, protocol=protocol, seed=seed, batch_size=self.batch
         )
 
+    def attack(self, stages: Sequence[Stage], eps: Fraction, seed: int) -> "Attacked":
+        """Each attack on what the ones before left."""
+        target, x, ids = Target(self.model, batch_size=self.batch), self.x0.clone(), torch.arange(
+            len(self.x0), device=self.x0.device)
+        rows, counts = ids, torch.zeros(2, dtype=torch.int64, device=self.x0.device)
+        for number, stage in enumerate(stages):
+            if number or len(stages) > 1:
+                rows = (target.forward(x).logits[0].argmax(1) == self.labels).nonzero()[:, 0]
+            if not len(rows):
+                break
+            found = build_attack(stage.attack, norm="linf", **stage.parameters)(
+                target, self.x0[rows], self.labels[rows], epsilon=torch.full((len(rows),), float(eps)).to(x),
+                ids=ids[rows], seed=seed,
+            )
+            x[rows] = found.x
+            counts += torch.stack([found.gradients.sum(), found.queries.sum()])
+        return Attacked(x, *counts.tolist())
+
     @torch.no_grad()
     def accuracy(self, x: Tensor, eps: Fraction) -> float:
         """Of the plain network in float32 on x, put into the ball where it is not."""
@@ -74,6 +94,15 @@ class Lab:
             clean = self.x0.cpu().numpy()
             found = [torch.from_numpy(found.images(clean, radius=number)) for number in range(len(radii))]
         return sum(self.accuracy(x, eps) for x, eps in zip(found, radii, strict=True)) / len(radii)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks returned, (n, C, H, W), and what they asked: passes back, and forward passes."""
+
+    x: Tensor
+    gradients: int
+    queries: int
 
 
 def gradient_cost(encoder: Callable[[Tensor], Tensor], lab: Lab, batch: int) -> float:
@@ -101,13 +130,16 @@ def best_batch(encoder: Callable[[Tensor], Tensor], lab: Lab) -> int:
     return min(costs, key=lambda size: costs[size])
 
 
-def limit_of(lab: Lab) -> Callable[[BlockResult], float]:
-    """Seconds that the gradients and forward passes which an evaluation counted cost at the least."""
+def limit_of(lab: Lab) -> Callable[[Any], float]:
+    """Seconds that the gradients and forward passes which were counted cost at the least."""
     encoder = folded(lab.model.encoder)
 
-    def limit(block: BlockResult) -> float:
-        gradients = int(block.gradients.sum())
-        forwards = max(int(block.queries.sum()) - gradients, 0)
+    def limit(found: BlockResult | Attacked) -> float:
+        if isinstance(found, Attacked):
+            gradients, queries = found.gradients, found.queries
+        else:
+            gradients, queries = int(found.gradients.sum()), int(found.queries.sum())
+        forwards = max(queries - gradients, 0)
         cost = min(gradient_cost(encoder, lab, lab.batch) for _ in range(3))
         return gradients * cost + (forwards * forward_cost(encoder, lab, lab.batch) if forwards else 0.0)
 
@@ -120,13 +152,13 @@ def _stage(name: str, **given: Any) -> Stage:
 
 def _single(
     lab: Lab, name: str, stages: Sequence[Stage], peers: str, eps: str, target: float, *, limited: bool = True,
-    repeats: int = 3, **others: Any,
+    repeats: int = 1, **others: Any,
 ) -> Contest:
     """One radius. `others`: of the peers' budget, and of the contest."""
     radius, eligible = Fraction(eps.removesuffix("/255")) / 255, others.pop("eligible", list)
     return Contest(
-        name, lambda seed: lab.evaluate(stages, [radius], seed), lab.peers(peers, radius, **others), target,
-        score=lambda found: lab.curve_accuracy(found if isinstance(found, BlockResult) else [found], [radius]),
+        name, lambda seed: lab.attack(stages, radius, seed), lab.peers(peers, radius, **others), target,
+        score=lambda found: lab.accuracy(found.x if isinstance(found, Attacked) else found, radius),
         eligible=eligible, limit=limit_of(lab) if limited else None, repeats=repeats, device=lab.device,
     )
 
@@ -157,9 +189,9 @@ def contests(lab: Lab) -> list[Callable[[], Contest]]:
         lambda: _single(lab.of(8), "standard, survivors dominate, 0.5/255", STANDARD, "standard", "0.5/255", 2.5,
                         repeats=0),
         lambda: _single(lab.of(64), "standard, all fall, 8/255", STANDARD, "standard", "8/255", 50.0, repeats=1),
-        lambda: _single(lab.of(128), "FGSM, 1/255", [_stage("fgsm")], "fgsm", "1/255", 1.8, limited=False, repeats=7),
+        lambda: _single(lab.of(128), "FGSM, 1/255", [_stage("fgsm")], "fgsm", "1/255", 1.8, limited=False, repeats=3),
         lambda: _single(lab.of(64), "DeepFool, L-inf, 1/255", [_stage("deepfool")], "deepfool", "1/255", 3.5,
                         limited=False),
         lambda: _single(lab.of(32), "Square, 300 queries, 2/255", square, "square", "2/255", 1.3, limited=False,
-                        repeats=2, eligible=as_strong_as_art, queries=300),
+                        repeats=0, eligible=as_strong_as_art, queries=300),
     ]

@@ -71,8 +71,14 @@ def rows(chosen: Sequence[Maker], wanted: Sequence[str]) -> Iterator[Row]:
             yield row
 
 
-def document(found: Sequence[Row], device: str) -> dict[str, Any]:
-    return {"machine": machine(device), "versions": versions(), "rows": [row.to_dict() for row in found]}
+def document(found: Sequence[Row], device: str, before: Path) -> dict[str, Any]:
+    """Rows of an earlier run on the same machine and versions stay where they were not measured anew."""
+    new = {"machine": machine(device), "versions": versions(), "rows": [row.to_dict() for row in found]}
+    old = json.loads(before.read_text()) if before.is_file() else new
+    if any(old[name] != new[name] for name in ("machine", "versions")):
+        return new
+    rows = {row["name"]: row for row in (*old["rows"], *new["rows"])}
+    return {**new, "rows": list(rows.values())}
 
 
 def machine(device: str) -> str:
@@ -118,7 +124,8 @@ def _percent(value: float | None, digits: int) -> str:
     return "" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def write(folder: Path, found: dict[str, Any], lines: Sequence[str], name: str) -> None:
+def write(folder: Path, found: dict[str, Any], name: str) -> None:
+    lines = [line(Row(**row)) for row in found["rows"]]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     known = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
@@ -131,8 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny set of rows, in seconds")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rows", nargs="+", default=(), metavar="PART", help="only rows with this in their names")
-    parser.add_argument("--out", type=Path, default=None, help=f"default: {RESULTS.parent.name}/{RESULTS.name}, "
-                        "where all rows run")
+    parser.add_argument("--out", type=Path, default=None, help=f"default: {RESULTS.parent.name}/{RESULTS.name}")
     asked = parser.parse_args(arguments)
     if asked.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU on this machine")
@@ -142,10 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except network.NoImagesError as error:
         parser.error(str(error))
     found = list(rows(chosen, asked.rows))
-    out = asked.out or (None if asked.quick or asked.rows else RESULTS)
+    out = asked.out or (None if asked.quick else RESULTS)
     if out is not None:
-        write(out, document(found, asked.device), [line(row) for row in found],
-              "latest-gpu" if asked.device == "cuda" else "latest")
+        name = "latest-gpu" if asked.device == "cuda" else "latest"
+        write(out, document(found, asked.device, out / f"{name}.json" if asked.rows else out / "none"), name)
 
 
 if __name__ == "__main__":

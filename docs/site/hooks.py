@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Reference": ("reference", ("experiments.md", "api.md", "commands.md", "settings.md", "attacks.md", "suites.md",
                                 "diagnostics.md", "architectures.md")),
     "Explanation": ("explanation", ("evaluation.md", "masking.md", "spiking-attacks.md", "the-study.md",
-                                    "nothing-is-lost.md")),
+                                    "as-published.md", "nothing-is-lost.md")),
     "Results": ("results", ()),
     "Decisions": ("decisions", ()),
 }

@@ -34,6 +34,12 @@ def test_a_tiny_set_of_rows_is_measured_and_written(tmp_path: Path, capsys: pyte
     assert all(row["name"] in table for row in found["rows"])
 
 
+def test_the_committed_results_have_that_shape_too() -> None:
+    found = json.loads((bench.RESULTS / "latest.json").read_text())
+    assert all(set(row) == COLUMNS for row in found["rows"])
+    assert len({row["name"] for row in found["rows"]}) == len(found["rows"])
+
+
 def test_without_images_it_says_what_to_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

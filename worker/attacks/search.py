@@ -20,6 +20,7 @@ from worker.attacks.target import Derive, Point, Target
 
 Progress = Callable[[float], None]
 _FIRST_DRAWS = 4
+CERTAIN = 1e-4  # a lead, as a share of the largest logit: a hundred times what folding moves
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Search:
     def forward(self, x: Tensor, *, step: int) -> Point:
         """Answers at x under this step's noise: one query a sample."""
         self._count(torch.tensor([1, 0, 0], device=x.device)[:, None].expand(3, len(x)))
-        return self.target.forward(x, draws=self.draws, noise=self._model_noise("answers", step))
+        return self.target.query(x, draws=self.draws, noise=self._model_noise("answers", step))
 
     def decode(self, features: Tensor, *, step: int) -> Tensor:
         """Logits of kept features under the very noise `forward` uses at this step; no query."""
@@ -184,17 +185,24 @@ class Search:
 
     def fooled(self, x: Tensor, point: Point) -> Tensor:
         """Whom x fools, bool (batch,), `point` being what was seen there: a stochastic model in every draw, and in the
-        confirming ones as well; a deterministic one when it says so itself, where the folded one was asked."""
+        confirming ones as well; a deterministic one when it says so itself, where the folded one was not sure."""
         fooled = (point.logits.argmax(2) != self.labels).all(0)
         if not self.target.stochastic:
-            return self._repeated(x, fooled) if point.nearly and bool(fooled.any()) else fooled
+            return self._repeated(x, fooled, point.logits[0]) if point.nearly and bool(fooled.any()) else fooled
         if len(point.logits) >= self.judging_draws:
             return fooled
         return self._confirmed(fooled.nonzero()[:, 0], point)
 
-    def _repeated(self, x: Tensor, fooled: Tensor) -> Tensor:
-        """Of those `fooled`, bool (batch,), whom x fools with every bit of the model in place."""
-        rows = fooled.nonzero()[:, 0]
+    def _repeated(self, x: Tensor, fooled: Tensor, logits: Tensor) -> Tensor:
+        """Of those `fooled`, bool (batch,), whom x fools with every bit of the model in place.
+
+        The model is asked where the lead of the wrong class, of logits (batch, classes), is so small that the order of
+        sums could turn it; a larger one needs no second opinion, and the verdict on it is the model's in any case.
+        """
+        lead = -margin(logits[None], self.labels)
+        rows = (fooled & ~(lead > CERTAIN * logits.abs().amax(1))).nonzero()[:, 0]
+        if not len(rows):
+            return fooled
         wrong = self.target.answer(x[rows]).logits[0].argmax(1) != self.labels[rows]
         return fooled.index_put((rows,), wrong)
 

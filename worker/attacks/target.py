@@ -103,7 +103,7 @@ class Target:
     gradient: how the search differentiates the model, see `through`. With `expected`, `forward` and
     `differentiate` answer with the expected logits as a single draw; `answer` and `decode`, on which verdicts
     rest, are always the model itself, with its noise. siblings: networks that a transfer attack makes its images on.
-    fold: gradients are taken through an encoder whose batch norm is folded (`models.folding`), where the model has
+    fold: gradients and queries go through an encoder whose batch norm is folded (`models.folding`), where the model has
     one of ours; `forward` and `answer` ask the model as it is. as_trained: `own` gradients are those of training, and
     once: one draw says whether an image is fooled (`app.domain.published`).
     """
@@ -161,23 +161,28 @@ class Target:
 
     @torch.no_grad()
     def forward(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
-        """What the search sees at x (batch, C, H, W): one encoder pass, and `draws` decoder passes or the mean."""
-        features = self._encode(x)
-        if self._expects:
-            return Point(features, self.model.decoder.expected(features))  # type: ignore[attr-defined]
-        return Point(features, self.decode(features, draws=draws, noise=noise))
+        """The model as a search sees it at x (batch, C, H, W): an encoder pass, `draws` decoder passes or the mean."""
+        features = self._encode(x, self.model.encoder)
+        return Point(features, self._seen(features, draws, noise))
+
+    @torch.no_grad()
+    def query(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
+        """The same through the encoder that gradients go through: what a search asks of its steps."""
+        encoder = self._searched()
+        features = self._encode(x, encoder)
+        return Point(features, self._seen(features, draws, noise), nearly=encoder is not self.model.encoder)
 
     @torch.no_grad()
     def answer(self, x: Tensor, *, draws: int = 1, noise: KeyedNoise | None = None) -> Point:
         """What the model itself says at x, whatever the search sees."""
-        features = self._encode(x)
+        features = self._encode(x, self.model.encoder)
         return Point(features, self.decode(features, draws=draws, noise=noise))
 
     def differentiate(
         self, x: Tensor, derive: Derive, *, draws: int = 1, noise: KeyedNoise | None = None
     ) -> Point:
         """Like `forward`, with whatever `derive` works out from the graph of each micro-batch."""
-        parts, encoder = [], self._differentiated()
+        parts, encoder = [], self._searched()
         for rows in self._rows(x):
             with torch.enable_grad(), self._passable(), self.gradient.used_by(self.model, rows):
                 pixels = x[rows].detach().requires_grad_()
@@ -211,15 +216,21 @@ class Target:
         """Logits that nothing was differentiated for, as trained, have a gradient of zero."""
         return logits if logits.requires_grad else logits + 0 * features.sum(1)[:, None]
 
-    def _differentiated(self) -> Callable[..., Any]:
-        """The encoder that gradients go through, made when the first is asked for."""
+    def _searched(self) -> Callable[..., Any]:
+        """The encoder that gradients and queries go through, made when the first is asked for."""
         if not self._twins:
             encoder = self.model.encoder
             self._twins.append(folded(encoder) if self._fold and isinstance(encoder, Encoder) else encoder)
         return self._twins[0]
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return torch.cat([self.model.encoder(x[rows]) for rows in self._rows(x)])
+    def _encode(self, x: Tensor, encoder: Callable[..., Any]) -> Tensor:
+        return torch.cat([encoder(x[rows]) for rows in self._rows(x)])
+
+    def _seen(self, features: Tensor, draws: int, noise: KeyedNoise | None) -> Tensor:
+        if not self._expects:
+            return self.decode(features, draws=draws, noise=noise)
+        logits: Tensor = self.model.decoder.expected(features)  # type: ignore[attr-defined]
+        return logits
 
     def _rows(self, x: Tensor) -> Iterator[Tensor]:
         return iter(torch.split(torch.arange(len(x), device=x.device), self.batch_size))
