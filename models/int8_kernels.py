@@ -93,6 +93,7 @@ class IntegerEncoder(nn.Module):
         self.normalize, self.features, self.maxpool = encoder.normalize, encoder.features, stem.maxpool
         self.input, self.grid = _Grid.of(stem.input), _Grid.of(stem.output)
         self.first = _Conv(stem.conv, self.input, self.grid)
+        self.register_buffer("input_scale", stem.input.scale)  # its device and its bytes: packed weights are no tensors
         self.blocks: list[_Block] = []
         for layer in encoder.stages(encoder.depths)[1:]:
             for block in layer.children():

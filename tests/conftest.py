@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -27,6 +27,29 @@ from tests.redis_server import RedisServer, with_database
 from tests.service import make_settings, serving
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BACK_ENDS = ("embedded", "lab", "sqlite", "postgresql")
+MADE_ONCE = ("browser", "docs")  # a laboratory, a site
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `--dist loadfile` and `loadgroup`; the latter's marks do nothing with pytest 9.2 and pytest-xdist 3.8."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    by_file = config.option.dist == "loadfile"
+
+    class ByWhatIsShared(LoadScopeScheduling):
+        """A process has all tests that share what is dear to make: of a room, or of a file on one back end."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            for room in MADE_ONCE:
+                if file.startswith(f"tests/{room}/"):
+                    return room
+            names = test.partition("[")[2].rstrip("]").split("-")
+            return file + "".join(name for name in BACK_ENDS if name in names) if by_file else nodeid
+
+    return ByWhatIsShared(config, log) if config.option.dist in ("loadfile", "loadgroup") else None
 
 
 def skip_or_fail(reason: str) -> NoReturn:

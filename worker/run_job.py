@@ -92,11 +92,12 @@ def _device() -> str:
 def _job_of(kind: str) -> Callable[..., None]:
     from worker.jobs.attack import run_attack
     from worker.jobs.evaluate import run_evaluate
+    from worker.jobs.quantise import run_quantise
     from worker.jobs.train import run_branch, run_train
     from worker.jobs.verify import run_verify
 
-    return {"train": run_train, "branch": run_branch, "evaluate": run_evaluate, "verify": run_verify,
-            "attack": run_attack}[kind]
+    return {"train": run_train, "branch": run_branch, "quantise": run_quantise, "evaluate": run_evaluate,
+            "verify": run_verify, "attack": run_attack}[kind]
 
 
 def _fail(database: Database, fence: Fence, detail: str) -> int:

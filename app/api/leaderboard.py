@@ -132,7 +132,7 @@ def _protocol(shown: list[Measured], dataset: str, norm: Norm, eps: str | None) 
     if of_it:
         covered = coverage(shown, lambda m: m.protocol_id)[of_it[0].protocol_id]
         counts = {"others": len(shown) - len(of_it), "missing_rows": covered.of - covered.rows}
-        return dict(of_it[0].protocol) | counts
+        return {name: value for name, value in of_it[0].protocol.items() if name != "gradient"} | counts  # a row's own
     radius = radius_of(eps) if eps is not None else parse_epsilon(headline_eps(dataset)[norm])
     return {"norm": norm, "eps": float(radius), "eps_text": format_epsilon(radius), "suite": None, "others": 0,
             "missing_rows": 0}

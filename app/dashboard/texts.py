@@ -8,7 +8,8 @@ from app.domain.architectures import variant_name
 
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
-KINDS = {"train": "Train", "branch": "Branch", "evaluate": "Evaluate", "verify": "Verify", "import": "Import"}
+KINDS = {"train": "Train", "branch": "Branch", "quantise": "Quantise", "evaluate": "Evaluate", "verify": "Verify",
+         "import": "Import"}  # fmt: skip
 
 
 def duration(seconds: float | None) -> str:

@@ -68,11 +68,20 @@ def workload(spec: Mapping[str, Any], trained: Mapping[str, Any], known: Mapping
 def _of_training(spec: Mapping[str, Any], dataset: Dataset | None) -> Workload | None:
     if dataset is None:
         return None
+    if spec["kind"] == "quantise":
+        return _of_quantisation(spec, dataset)
     training, network = spec["training"], _network(spec, dataset)
     how = tuple(training.get(name) for name in ("freeze_depth", "batch_size", "draws", "augment"))
     frozen = f", {training['freeze_depth']} groups frozen" if training["freeze_depth"] else ""
     text = f"trainings of {_network_text(spec, dataset)}{frozen}, batches of {training['batch_size']}"
     return Workload((spec["kind"], *network, *how), spec["epochs"] * dataset.train_size, text)
+
+
+def _of_quantisation(spec: Mapping[str, Any], dataset: Dataset) -> Workload:
+    given = spec["quantisation"]
+    amount = given.get("epochs", 0) * dataset.train_size + given["images"]
+    text = f"quantisations ({given['method']}) of {_network_text(spec, dataset)}"
+    return Workload(("quantise", given["method"], *_network(spec, dataset)), amount, text)
 
 
 def _of_evaluation(

@@ -6,7 +6,7 @@ A row is one recipe (everything but the seeds) under one protocol.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.domain.architectures import VARIANTS
@@ -53,6 +53,10 @@ class Measured:
     freeze_depth: int | None = None  # not known of a network that was trained elsewhere
     eps: str = ""  # the exact fraction
     mean_norm: float | None = None  # of the perturbations in the worst candidates, in the protocol's norm
+    size: int | None = None  # bytes of the file
+    latency: Mapping[str, Any] | None = None  # of a prediction, as it was measured when the checkpoint was made
+    energy: Mapping[str, Any] | None = None  # of a prediction, estimated (`app.domain.energy`)
+    corruptions: Mapping[str, Any] | None = None  # accuracy under common corruptions, where it was asked for
     as_published: Sequence[str] = ()  # options of `app.domain.published` behind it
     ssim: float | None = None  # of the worst candidates to the unchanged images; both over images that changed
 
@@ -194,8 +198,50 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured], per_image: 
         "reasons": sorted({reason for m in members for reason in m.reasons}),
         "as_published": list(first.as_published),
         "protocol": dict(first.protocol), "draws": first.draws, "parameters": first.parameters,
+        "size": _mean(m.size for m in members), "latency": _latency([m.latency for m in members if m.latency]),
+        "energy": _energy([m.energy for m in members if m.energy]), "corruptions": _corruptions(members),
         "checkpoints": [m.checkpoint_id for m in members],
     }
+
+
+def _latency(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The median of the seeds' medians; of one machine, or none: times of several are not one number."""
+    where = [{name: value for name, value in one.items() if name not in ("p50_ms", "predictions")} for one in measured]
+    if not measured or any(one != where[0] for one in where):
+        return None
+    return {"p50_ms": median(one["p50_ms"] for one in measured), **where[0]}
+
+
+def _energy(estimated: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Means over the seeds."""
+    if not estimated:
+        return None
+    numbers = ("microjoules", "multiply_adds", "synaptic_operations")
+    rates = estimated[0]["spike_rates"]
+    return {
+        **{name: fmean(one[name] for one in estimated) for name in numbers},
+        "spike_rates": {layer: fmean(one["spike_rates"][layer] for one in estimated) for layer in rates},
+        "source": estimated[0]["source"],
+    }
+
+
+def _corruptions(members: Sequence[Measured]) -> dict[str, Any] | None:
+    """Over the seeds that have them, as other accuracies; None where none has."""
+    known = {(m.seed, m.branch_seed): m.corruptions for m in members if m.corruptions}
+    if not known:
+        return None
+    having = [m for m in members if (m.seed, m.branch_seed) in known]
+
+    def by_seed(type: str | None) -> list[float]:
+        def value(m: Measured) -> float:
+            of = known[m.seed, m.branch_seed]
+            return float(of["mean"] if type is None else of["by_type"][type])
+
+        return list(seed_means(having, value).values())
+
+    means = by_seed(None)
+    by_type = {type: fmean(by_seed(type)) for type in next(iter(known.values()))["by_type"]}
+    return {"mean": fmean(means), "sd": stdev(means) if len(means) > 1 else None, "n": len(means), "by_type": by_type}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,8 +1,8 @@
 """An experiment becomes a graph of runs.
 
 A `train` run per (architecture, seed), a `branch` run per spiking variant and branch seed from that
-checkpoint, an `evaluate` run per checkpoint. A run's `spec` says everything that its result depends
-on, so two runs with one key have one result and can be shared.
+checkpoint, where int8 is asked for a `quantise` run per network, an `evaluate` run per checkpoint. A run's `spec` says
+everything that its result depends on, so two runs with one key have one result and can be shared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +20,8 @@ from app.domain.pool import TRANSFER, Sibling, pool_of
 from app.domain.protocol import Protocol, digest
 from app.domain.published import EVALUATION_OPTIONS, EvaluationOption
 from app.domain.recipes import RECIPES, Recipe
-from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
-from app.domain.subject import subject_of
+from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, QuantisationSpec, TrainingSpec
+from app.domain.subject import precision_of, subject_of
 from app.domain.suites import NORMALISED_UNIT, SUITES, Stage
 from app.domain.weights import IMAGENET, NO_SOURCE, NO_WEIGHTS, WeightsSource
 
@@ -197,13 +197,16 @@ def expand(
     if experiment.training.images == dataset.train_size:  # one result, one name
         whole = experiment.training.model_copy(update={"images": None})
         experiment = experiment.model_copy(update={"training": whole})
-    chains = [[run] for run in trained] or list(_cells(experiment, dataset, source))
+    cells = [[run] for run in trained] or list(_cells(experiment, dataset, source))
+    chains = [chain for cell in cells for chain in _in_precisions(cell, experiment, dataset)]
+    outside = {run.key for run in trained}
     pooled = [run for chain in chains for run in chain] if TRANSFER in {s.attack for s in protocol.stages} else None
     runs: dict[str, PlannedRun] = {}
     last: dict[str, PlannedRun] = {}  # what waits for runs of other cells
     for chain in chains:
-        evaluation = _evaluate_run(chain[-1], protocol, None if pooled is None else pool_of(chain[-1], pooled))
-        runs |= {run.key: run for run in chain if not trained}
+        pool = None if pooled is None else pool_of(chain[-1], pooled)
+        evaluation = _evaluate_run(chain[-1], protocol, pool, corruptions=experiment.evaluation.corruptions)
+        runs |= {run.key: run for run in chain if run.key not in outside}
         (last if evaluation.siblings else runs)[evaluation.key] = evaluation
     return list((runs | last).values())
 
@@ -221,6 +224,30 @@ def _cells(experiment: ExperimentSpec, dataset: Dataset, source: WeightsSource) 
                     continue
                 for branch_seed in experiment.branch_seeds:
                     yield [parent, _branch_run(parent, variant, branch_seed, training, experiment.decoder)]
+
+
+def _in_precisions(
+    cell: list[PlannedRun], experiment: ExperimentSpec, dataset: Dataset
+) -> Iterator[list[PlannedRun]]:
+    """The cell in each precision that is asked for; a network that is quantised already as it is."""
+    if precision_of(cell[-1].spec) != "float32":
+        yield cell
+        return
+    for precision in experiment.precision:
+        yield cell if precision == "float32" else [*cell, _quantise_run(cell[-1], experiment.quantisation, dataset)]
+
+
+def _quantise_run(source: PlannedRun, quantisation: QuantisationSpec, dataset: Dataset) -> PlannedRun:
+    """The network of another run in eight bits. `source`: the kind of that run, all of whose words stay."""
+    how = {"method": quantisation.method, "images": quantisation.images}
+    if quantisation.method == "qat":
+        how |= {name: getattr(quantisation, name) for name in ("epochs", "learning_rate", "batch_size")}
+    kept = {name: value for name, value in source.spec.items() if name != "keep_epochs"}
+    spec = {
+        **kept, "dataset": _dataset_reference(dataset), "kind": "quantise", "source": source.spec["kind"],
+        "parent": source.key, "precision": "int8", "quantisation": how,
+    }
+    return PlannedRun("quantise", spec, source.key)
 
 
 def _kept_epochs(
@@ -308,10 +335,17 @@ def _dataset_reference(dataset: Dataset) -> dict[str, Any]:
     return {"name": dataset.name, "fingerprint": dataset.fingerprint}
 
 
-def _evaluate_run(trained: PlannedRun, protocol: Protocol, pool: list[Sibling] | None) -> PlannedRun:
-    """`pool`: of transfer attacks, or None where the protocol has none. It is part of the run's specification."""
+def _evaluate_run(
+    trained: PlannedRun, protocol: Protocol, pool: list[Sibling] | None, *, corruptions: bool
+) -> PlannedRun:
+    """`pool`: of transfer attacks, or None where the protocol has none. It is part of the run's specification.
+
+    `corruptions` too, and no part of the protocol: robust accuracies do not depend on it.
+    """
     spec = {"kind": "evaluate", "of": trained.key, "attack_seed": 0, "protocol": protocol.to_dict(),
             "subject": subject_of(trained.spec)}
+    if corruptions and protocol.suite != "audit":  # which measures them anyway
+        spec["corruptions"] = True
     if pool is None:
         return PlannedRun("evaluate", spec, trained.key)
     spec["pool"] = [{"run": sibling.key, "role": sibling.role} for sibling in pool]

@@ -38,11 +38,13 @@ class Sibling:
 def pool_of(run: Trained, others: Iterable[Trained]) -> list[Sibling]:
     """The siblings of the run's network among the others, none twice, in an order that does not depend on theirs:
 
-    the default network of the same architecture and seed (the parent, where it is there), the same cell of the table
+    of a quantised network the float32 one it is made of, whose gradients nothing rounds; the default network of the
+    same architecture and seed (the parent, where it is there), the same cell of the table
     at other seeds, the other spiking variant of the same seed. An imported network has no relatives but those seeds.
     """
     known = sorted({o.key: o for o in others if o.key != run.key}.values(), key=lambda other: _order(run, other))
-    found = [Sibling(o.key, "default sibling") for o in known if _is_default_sibling(run, o)][:1]
+    found = [Sibling(o.key, "float32 source") for o in known if run.spec["kind"] == "quantise" and _is_source(run, o)]
+    found += [Sibling(o.key, "default sibling") for o in known if _is_default_sibling(run, o)][:1]
     found += [Sibling(o.key, "other seed") for o in known if _is_other_seed(run, o)][:OTHER_SEEDS]
     found += [Sibling(o.key, "other spiking variant") for o in known if _is_other_variant(run, o)][:1]
     return found
@@ -52,6 +54,10 @@ def _order(run: Trained, other: Trained) -> tuple[bool, bool, int, str]:
     """Its parent first, then what has the same one, then by seed."""
     parent = run.spec.get("parent")
     return other.key != parent, other.spec.get("parent") != parent, other.spec["seed"], other.key
+
+
+def _is_source(run: Trained, other: Trained) -> bool:
+    return bool(other.key == run.spec["parent"])
 
 
 def _is_default_sibling(run: Trained, other: Trained) -> bool:

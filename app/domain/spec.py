@@ -16,6 +16,7 @@ from app.domain.weights import ALLOWED, weights_name
 MAX_SEEDS = 100
 MAX_EPS = 50
 MAX_CHECKPOINTS = 500
+Precision = Literal["float32", "int8"]
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
 
@@ -114,6 +115,18 @@ class DecoderSpec(Strict):
     )
 
 
+class QuantisationSpec(Strict):
+    """How int8 networks are made of float32 ones; read where `precision` asks for any."""
+
+    method: Literal["ptq", "qat"] = Field(
+        "ptq", description="post-training quantisation, or quantisation-aware training on top of it"
+    )
+    images: int = Field(512, ge=1, le=100_000, description="of the training split, that set the ranges of activations")
+    epochs: Epochs = Field(2, description="of the quantisation-aware training")
+    learning_rate: Rate = Field(0.002, description="of the quantisation-aware training")
+    batch_size: Batch = 64
+
+
 class AttackUse(Strict):
     """An attack with parameters, in place of a suite."""
 
@@ -129,6 +142,9 @@ class EvaluationSpec(Strict):
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
     images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
+    corruptions: bool = Field(
+        False, description="also accuracy under 15 common corruptions at 5 severities; `audit` always measures it"
+    )
     clean_images: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of the same permutation, for the clean accuracy (null: the whole test split)"
     )
@@ -149,14 +165,20 @@ class ExperimentSpec(Strict):
     variants: Annotated[list[Variant], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
         default_factory=lambda: list(VARIANTS)
     )
+    precision: Annotated[list[Precision], Field(min_length=1), AfterValidator(_no_repeats)] = Field(
+        default_factory=lambda: list[Precision](["float32"]),
+        description="of the networks that are evaluated; `int8` quantises the float32 one of each cell",
+    )
     seeds: Seeds = Field(default_factory=lambda: [0, 1, 2])
     branch_seeds: Seeds = Field(default_factory=lambda: [0])
     training: TrainingSpec = Field(default_factory=TrainingSpec)
     decoder: DecoderSpec = Field(default_factory=DecoderSpec)
+    quantisation: QuantisationSpec = Field(default_factory=QuantisationSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     checkpoints: Annotated[list[Name], Field(max_length=MAX_CHECKPOINTS), AfterValidator(_no_repeats)] = Field(
         default_factory=list,
-        description="existing ones to evaluate; then nothing is trained, and of the rest only `evaluation` is read",
+        description="existing ones to evaluate; then nothing is trained, and of the rest only `evaluation`,"
+        " `precision` and `quantisation` are read",
     )
     fresh: bool = Field(False, description="run everything anew, even what already succeeded")
     priority: int = Field(0, ge=-10, le=10, description="runs of a higher one are taken first; no result depends on it")

@@ -7,7 +7,7 @@ from app.domain.architectures import ARCHITECTURES
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.protocol import digest
 from app.domain.recipes import RECIPES, Phase
-from app.domain.spec import DecoderSpec
+from app.domain.spec import DecoderSpec, QuantisationSpec
 from app.domain.weights import IMAGENET, NO_WEIGHTS, weights_text
 
 _USUAL_STEM = {NO_WEIGHTS: "cifar", IMAGENET: "imagenet"}
@@ -25,17 +25,27 @@ def shown_subject(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The same without the cell, whose name costs a digest: for lists."""
     return {
         "dataset": spec["dataset"]["name"], "architecture": spec["architecture"], "variant": spec["variant"],
-        "recipe": spec["training"]["recipe"], "precision": "float32", "seed": spec["seed"],
+        "recipe": spec["training"]["recipe"], "precision": precision_of(spec), "seed": spec["seed"],
         "branch_seed": spec.get("branch_seed"), "epochs": epochs_text(spec),
         "settings": settings_text(spec),
     }
 
 
+def precision_of(spec: Mapping[str, Any]) -> str:
+    """Of the network that the run makes; an imported one says it itself."""
+    return str(spec.get("precision") or spec["model"].get("precision") or "float32")
+
+
+def _trained_by(spec: Mapping[str, Any]) -> str:
+    """The kind of run that trained the network: what quantises one says what that was."""
+    return str(spec.get("source", spec["kind"]))
+
+
 def epochs_text(spec: Mapping[str, Any]) -> str:
     """`<X>` for a continuous model, `<X,Y>` for a branch of it: the study's notation."""
-    if spec["kind"] == "import":
+    if _trained_by(spec) == "import":
         return str(spec["epochs"])  # as declared
-    if spec["kind"] == "branch":
+    if _trained_by(spec) == "branch":
         return f"<{spec['parent_epochs']},{spec['epochs']}>"
     return f"<{spec['epochs']}>"
 
@@ -51,9 +61,10 @@ def settings_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     `training` is that of the continuous network, `branch` that of the spiking decoder after it.
     """
-    branch = spec["kind"] == "branch"
+    branch = _trained_by(spec) == "branch"
     parts = {
         "architecture": spec["architecture"], "variant": spec["variant"], "epochs": epochs_text(spec),
+        "precision": precision_of(spec), "quantisation": spec.get("quantisation", {}),
         "name": spec.get("name"), "dataset": spec["dataset"], "decoder": spec.get("decoder", {}),
         "training": spec["parent_training"] if branch else spec["training"],
         "branch": spec["training"] if branch else {}, "model": spec["model"],
@@ -71,15 +82,28 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 def settings_text(spec: Mapping[str, Any]) -> str:
     """What differs from the defaults and the recipe, so that two rows can be told apart: `"gain 1, lr 0.05"`."""
     found = _unusual_decoder(spec)
-    if spec["kind"] == "import":
-        return ", ".join([spec["name"], *_listed(found | _unusual_input(spec))])
+    rounded = _quantisation(spec)
+    if _trained_by(spec) == "import":
+        return ", ".join([spec["name"], *_listed(found | _unusual_input(spec)), *rounded])
     recipe = RECIPES[spec["training"]["recipe"]]
-    phase = recipe.branch if spec["kind"] == "branch" else recipe.continuous
+    branched = _trained_by(spec) == "branch"
+    phase = recipe.branch if branched else recipe.continuous
     found |= _unusual_training(spec["training"], phase, recipe.batch_size)
-    if spec["kind"] == "branch":
+    if branched:
         parent = _unusual_training(spec["parent_training"], recipe.continuous, recipe.batch_size)
         found |= {f"parent {name}": value for name, value in parent.items() if found.get(name) != value}
-    return ", ".join(_listed(found | _weights(spec) | _unusual_input(spec)))
+    return ", ".join([*_listed(found | _weights(spec) | _unusual_input(spec)), *rounded])
+
+
+def _quantisation(spec: Mapping[str, Any]) -> list[str]:
+    """The method, and what of it is not as usual: `["qat", "qat epochs 5"]`."""
+    given = spec.get("quantisation")
+    if given is None:
+        return []
+    method, usual = given["method"], QuantisationSpec().model_dump()
+    unusual = {f"{method} {name.replace('_', ' ')}": value for name, value in given.items()
+               if name != "method" and value != usual[name]}  # fmt: skip
+    return [method, *_listed(unusual)]
 
 
 def _listed(settings: Mapping[str, Any]) -> list[str]:

@@ -189,10 +189,11 @@ def _metadata(run: PlannedRun, dataset: Dataset) -> dict[str, Any]:
 def _parameters(spec: "ModelSpec") -> int:
     import torch
 
+    from models.quantisation import parameter_count
     from models.registry import build
 
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(spec).parameters())
+    with torch.device("meta" if spec.precision == "float32" else "cpu"):  # rounding is made of numbers
+        return parameter_count(build(spec))
 
 
 def _copier(path: Path) -> Callable[[Path], None]:

@@ -36,7 +36,7 @@ class ModelCache:
                 if (kept := self._kept(sha256)) is not None:  # by whom this call waited for
                     return kept
             try:
-                model = _load(path, sha256).to(self._device)
+                model = _ready(_load(path, sha256), self._device)
                 with self._lock:
                     self._keep(sha256, model)
                 return model
@@ -60,6 +60,15 @@ class ModelCache:
         while len(self._models) > 1 and sum(self._sizes.values()) > self._capacity:
             oldest, _ = self._models.popitem(last=False)
             del self._sizes[oldest]
+
+
+def _ready(model: "Classifier", device: str) -> "Classifier":
+    """On the device; a quantised network runs on a processor's integer kernels, where there are any."""
+    if model.spec.precision == "int8" and device == "cpu":
+        from models.int8_kernels import available, on_integers
+
+        return on_integers(model) if available() else model
+    return model.to(device)
 
 
 def size_of(model: "Classifier") -> int:

@@ -59,7 +59,18 @@ def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     parameters = checkpoint["metrics"].get("parameters")
     yield "parameters", parameters and f"{parameters:,}"
     yield "input", "x".join(map(str, model["image_shape"])) + " pixels in 0..1, channels first"
-    yield "precision", "float32"
+    yield "precision", model.get("precision", "float32")
+    yield "quantised by", ", ".join(f"{name} {value}" for name, value in training.get("quantisation", {}).items())
+    latency = checkpoint["metrics"].get("latency")
+    yield "a prediction takes", latency and (
+        f"{latency['p50_ms']} ms (median, one image, {latency['kernels']} kernels, {latency['threads']} threads, "
+        f"{latency['machine']})"
+    )
+    energy = checkpoint["metrics"].get("energy")
+    yield "estimated energy of a prediction", energy and (
+        f"{energy['microjoules']:.1f} µJ: {energy['multiply_adds']:,} multiply-adds, "
+        f"{energy['synaptic_operations']:,} synaptic operations ({energy['source']})"
+    )
     rates = checkpoint["metrics"].get("spike_rates") or {}
     yield "spikes per neuron and step", ", ".join(f"{name} {rate:.3f}" for name, rate in rates.items())
 
@@ -68,7 +79,7 @@ def _training(checkpoint: Facts, spec: Facts) -> Iterator[tuple[str, object]]:
     yield "epochs", f"{checkpoint['epochs']} (of the continuous network, then of the spiking branch)"
     yield "seed", checkpoint["seed"]
     yield "seed of the branch", spec.get("branch_seed")
-    if spec["kind"] == "import":
+    if spec.get("source", spec["kind"]) == "import":
         yield "recipe", f"trained elsewhere; handed in as {spec['name']}"
         return
     training = spec["training"]

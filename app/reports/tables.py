@@ -1,6 +1,6 @@
 """Leaderboard, matrix, curves and comparisons as tables; `app.reports.markup` writes them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,9 @@ _NAMES = ("rank", "architecture", "variant", "recipe", "precision", "epochs", "s
 _ACCURACIES = tuple(
     f"{figure}_accuracy{part}" for figure in ("clean", "robust") for part in ("", "_sd", "_low", "_high")
 )
+# What a prediction takes, and what common corruptions leave; empty where it is not known.
+_COSTS = ("size", "latency_p50_ms", "latency_machine", "energy_microjoules", "multiply_adds", "synaptic_operations",
+          "input_spike_rate", "neuron_spike_rate", "corruption_accuracy", "corruption_accuracy_sd")
 _PROTOCOL = ("norm", "eps", "suite", "images")
 
 _CURVE_NAMES = ("label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
@@ -68,16 +71,51 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Tabl
     attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
     header = ["rank", "architecture", "variant", "recipe", "epochs", "settings", "clean %", "robust %"]
     header += [f"{name} %" for name in attacks] + ["seeds", "verdict"]
+    shown = [column for column in _costs_shown(rows) if any(column.text(row) != "–" for row in rows)]
+    header += [column.name for column in shown]
     text = []
     for row in rows:
         figures = [row["clean_accuracy"], row["robust_accuracy"], *(row["attacks"].get(name) for name in attacks)]
         names = [row["architecture"], variant_name(row["variant"]), row["recipe"], row["epochs"]]
         names.append(", ".join(filter(None, [row["settings"], marks_text(row.get("as_published", ()))])))
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
-                     str(row["robust_accuracy"]["n"]), row["verdict"]])
+                     str(row["robust_accuracy"]["n"]), row["verdict"], *(column.text(row) for column in shown)])
     of_attacks = [name for attack in attacks for name in (attack, f"{attack}_sd")]
-    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL, "as_published"]
+    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL, "as_published", *_COSTS]
     return Table(header, text, columns, [_record(row, attacks) for row in rows], note)
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    text: Callable[[Mapping[str, Any]], str]
+
+
+def _costs_shown(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
+    """Columns of what a prediction takes; precision where there are several."""
+    several = len({row["precision"] for row in rows}) > 1
+    return [
+        *([_Column("precision", lambda row: str(row["precision"]))] if several else []),
+        _Column("MB", lambda row: megabytes(row.get("size"))),
+        _Column("ms", lambda row: milliseconds(row.get("latency"))),
+        _Column("µJ", lambda row: microjoules(row.get("energy"))),
+        _Column("corrupted %", lambda row: percent(row.get("corruptions"))),
+    ]
+
+
+def megabytes(size: float | None) -> str:
+    """Of a file, in millions of bytes."""
+    return "–" if size is None else f"{size / 1e6:.2f}"
+
+
+def milliseconds(latency: Mapping[str, Any] | None) -> str:
+    """The median of a prediction."""
+    return "–" if latency is None else f"{latency['p50_ms']:.2f}"
+
+
+def microjoules(energy: Mapping[str, Any] | None) -> str:
+    """Of a prediction, estimated."""
+    return "–" if energy is None else f"{energy['microjoules']:.1f}"
 
 
 def matrix_table(matrix: Mapping[str, Any], note: str = "") -> Table:
@@ -207,6 +245,17 @@ def _cell_record(cell: Mapping[str, Any]) -> dict[str, Any]:
     return same | {"low": low, "high": high}
 
 
+def _cost_record(row: Mapping[str, Any]) -> dict[str, Any]:
+    latency, energy, corruptions = (row.get(name) or {} for name in ("latency", "energy", "corruptions"))
+    rates = energy.get("spike_rates", {})
+    values = (
+        row.get("size"), latency.get("p50_ms"), latency.get("machine"), energy.get("microjoules"),
+        energy.get("multiply_adds"), energy.get("synaptic_operations"), rates.get("input"), rates.get("neurons"),
+        corruptions.get("mean"), corruptions.get("sd"),
+    )
+    return dict(zip(_COSTS, values, strict=True))
+
+
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {name: row[name] for name in _NAMES} | {"as_published": " ".join(row["as_published"])}
     for name in ("clean_accuracy", "robust_accuracy"):
@@ -214,6 +263,7 @@ def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
         record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],
                    f"{name}_high": figure["ci95"][1]}
     record["seeds"] = row["robust_accuracy"]["n"]
+    record |= _cost_record(row)
     for attack in attacks:
         figure = row["attacks"].get(attack) or {}
         record |= {attack: figure.get("mean"), f"{attack}_sd": figure.get("sd")}

@@ -20,7 +20,7 @@ from app.storage import experiments
 from app.storage.engine import lock_graph
 from app.storage.tables import Checkpoint, Experiment, ExperimentRun, Figure, Run, RunDependency
 
-_TRAININGS = ("train", "branch")
+_TRAININGS = ("train", "branch", "quantise")
 
 
 def delete(session: Session, experiment_id: str) -> tuple[list[str], list[str]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app.domain.statistics import Shares
 
 PAGE = 10_000  # per-image rows read at once
+_IN_DETAILS = ("size", "latency", "energy", "corruptions")  # unknown of figures from before there were any
 MOST_KNOWN = 5_000  # figures of no interest to the question in hand that are kept all the same
 
 
@@ -295,11 +296,12 @@ def measured(session: Session, dataset: str, *where: Any, **equal: Any) -> list[
 
 
 def _measured(figure: Figure, freeze_depth: int | None, decoder: Mapping[str, Any] | None) -> Measured:
-    derived = {"test_images", "freeze_depth", "mean_norm", "ssim", "as_published"}
+    derived = {"test_images", "freeze_depth", "mean_norm", "ssim", "as_published", *_IN_DETAILS}
     columns = Measured.__dataclass_fields__.keys() - derived
+    known: dict[str, Any] = {name: figure.details.get(name) for name in _IN_DETAILS}
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
         as_published=marks(decoder, figure.protocol.get("as_published", ())),
         mean_norm=figure.details.get("mean_norm"), ssim=figure.details.get("mean_ssim"),
-        **{name: getattr(figure, name) for name in columns},
+        **known, **{name: getattr(figure, name) for name in columns},
     )

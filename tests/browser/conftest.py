@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,8 +20,6 @@ from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, R
 from tests.conftest import skip_or_fail
 from tests.end_to_end.conftest import Service, finished
 
-# Alone of the tests to have the lab, so that it is made once.
-GROUP = pytest.mark.xdist_group("browser")
 SPEC: dict[str, Any] = {
     "name": "browser", "dataset": "digits", "seeds": [0, 1], "variants": ["default", "paralif"],
     "training": {"epochs": 2, "branch_epochs": 1},
@@ -31,11 +28,8 @@ SPEC: dict[str, Any] = {
 SERIOUS = ("serious", "critical")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(GROUP)
-            item.add_marker(pytest.mark.slow)  # making the lab takes half a minute
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.slow)  # making the lab takes half a minute
 
 
 @pytest.fixture(scope="session")

@@ -30,16 +30,20 @@ QUICK_EVALUATION = {"images": 10, "eps": ["32/255"], "attacks": [{"name": "fgsm"
 LONG = {"test_command_line", "test_main_job", "test_faults"}
 LONGEST = ("test_submit_wait_leaderboard", "test_a_killed_job_goes_on")  # minutes: in the slow tier on either
 EMBEDDED = pytest.mark.parametrize("back_end", ["embedded"], indirect=True)
-BEGIN_WITH = ("test_own_folder", "test_demo")  # a quarter of an hour each at most: begun last, they end alone
+# Minutes each: begun last, one would end alone.
+BEGIN_WITH = ("test_own_folder", "test_demo", "test_study_networks", "test_chaos", "test_faults", "test_fuzz")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    on_the_labs = item.path.stem in LONG and parameters.get("back_end") == "lab"
+    if on_the_labs or item.name.startswith(LONGEST):
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in BEGIN_WITH)
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        ours = item.path.parent == Path(__file__).parent and item.path.stem in LONG
-        if ours and (parameters.get("back_end") == "lab" or item.name.startswith(LONGEST)):
-            item.add_marker(pytest.mark.slow)
+    places = {stem: place for place, stem in enumerate(BEGIN_WITH)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Service:
             self.process.stdout.close()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
     """The first true value of `condition()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,10 +11,13 @@ from app.storage import runs
 from app.storage.runs import Fence
 from tests.app.work import Queue
 from tests.service import make_settings
+from worker.data.splits import evaluation_images
 from worker.evaluation import diagnostics
+from worker.evaluation.clean import pixels
 from worker.evaluation.diagnostics.result import Threshold
 from worker.jobs import diagnose, evaluate
-from worker.jobs.job import Job
+from worker.jobs.job import Job, open_checkpoint
+from worker.jobs.measure import Measure
 from worker.progress import Progress
 
 CALLS: list[str] = []
@@ -86,3 +90,37 @@ def test_a_stopped_evaluation_goes_on_with_the_next_check(evaluation, database, 
     assert "clean" in stored
     evaluate.run_evaluate(evaluation())
     assert CALLS == ["first", "second"]
+
+
+def opened(database, data_dir, **asked) -> Measure:
+    """The measurement of an evaluation that asks for this, of an untrained network for digits."""
+    queue = Queue(database, data_dir)
+    queue.trained("default")
+    body = {"attacks": [{"name": "fgsm"}], "eps": ["8/255"], "images": 10, **asked}
+    experiment = queue.submit(evaluation=body)
+    [run] = [r for r in queue.runs(experiment) if r.kind == "evaluate"]
+    fence = queue.must_claim()
+    while fence.run_id != run.id:
+        fence = queue.must_claim()
+    job = Job(run, Fence(run.id, fence.owner, fence.attempt), database, make_settings(data_dir=data_dir),
+              Progress(database, fence), torch.device("cpu"))  # fmt: skip
+    _, model = open_checkpoint(job, run.depends_on)
+    return Measure.open(job, run.id, run.spec, model, lambda size: None)
+
+
+def test_a_part_of_the_test_split_is_enough_for_the_clean_accuracy_where_it_is_asked_for(database, data_dir):
+    measure = opened(database, data_dir, clean_images=25)
+    found = measure.clean(lambda share: None)
+    assert found["images"] == 25
+    labels = measure.arrays.test.labels
+    first = labels[evaluation_images(labels, "digits", 25)]
+    assert np.array(found["confusion"]).sum(1).tolist() == np.bincount(first, minlength=10).tolist()
+
+
+def test_as_published_only_images_that_are_answered_right_are_attacked(database, data_dir):
+    measure = opened(database, data_dir, as_published=["correct-images"])
+    ids = np.concatenate(measure.parts())
+    assert len(ids) == 10
+    with torch.no_grad():
+        answers = measure.model(pixels(measure.arrays.test.images[ids])).argmax(1).numpy()
+    assert (answers == measure.arrays.test.labels[ids]).all()

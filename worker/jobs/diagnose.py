@@ -70,6 +70,8 @@ def anchor(
         known = {f["eps_exact"]: f["robust_accuracy"] for f in figures}
     else:
         with job.database.reading() as session:
+            if subject["precision"] != "float32" and checkpoint.parent_id:  # the branch that it is made of
+                checkpoint = results.checkpoint(session, checkpoint.parent_id)
             known = results.robust_of_parent(session, checkpoint, [protocol.identity(e) for e in protocol.eps])
     # Of other recipes than ours we know nothing, and nothing of what a checkpoint that was the start has seen.
     start = str(checkpoint.spec.get("run", {}).get("model", {}).get("weights", ""))

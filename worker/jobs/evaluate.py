@@ -10,6 +10,7 @@ from app.domain.protocol import Protocol
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
 from worker.evaluation import BlockResult, image_verdicts, mean_distances, summarise
+from worker.evaluation.energy import energy_of
 from worker.jobs.diagnose import anchor, corruptions, diagnostics
 from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint
@@ -17,6 +18,7 @@ from worker.jobs.measure import Measure, conditions, measured_blocks, save_array
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
 CHECKS_SHARE = 0.3  # where a sample is attacked again, and harder
+STRAIGHT_THROUGH = "straight_through"  # rounding counts as the identity: what it does to a gradient is no robustness
 NO_SIBLINGS = "no siblings: transfer attacks were passed over"
 
 
@@ -26,9 +28,10 @@ def run_evaluate(job: Job) -> None:
     measure = Measure.open(job, job.run.id, job.spec, model, lambda size: _note_conditions(job, size))
     _note_conditions(job, measure.batch.size)
     _measure_clean(job, measure)
-    share = CHECKS_SHARE if measure.protocol.diagnostics == "full" else 0.0
+    full = measure.protocol.diagnostics == "full"
+    share = CHECKS_SHARE if full or _asks_for_corruptions(job) else 0.0
     blocks = _blocks(job, measure, 1 - share)
-    checked = _checks(job, measure, 1 - share) if share else []
+    checked = _checks(job, measure, 1 - share, full=full) if share else []
     with job.progress.quiet():
         _conclude(job, measure, checkpoint, blocks, checked)
 
@@ -44,12 +47,16 @@ def _conclude(
     _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
 
 
-def _checks(job: Job, measure: Measure, start: float) -> list[dict[str, Any]]:
-    """Diagnostics, from `start` of the bar on; behind the audit also the corruptions."""
-    audit = measure.protocol.suite == "audit"
-    end = (1 + start) / 2 if audit else 1.0
-    found = diagnostics(job, measure, (start, end))
-    if audit:
+def _asks_for_corruptions(job: Job) -> bool:
+    return bool(job.spec["protocol"]["suite"] == "audit" or job.spec.get("corruptions"))
+
+
+def _checks(job: Job, measure: Measure, start: float, *, full: bool) -> list[dict[str, Any]]:
+    """Diagnostics where they are all asked for, from `start` of the bar on; behind them the corruptions, likewise."""
+    corrupted = _asks_for_corruptions(job)
+    end = (1 + start) / 2 if full and corrupted else 1.0 if full else start
+    found = diagnostics(job, measure, (start, end)) if full else []
+    if corrupted:
         corruptions(job, measure, (end, 1.0))
     return found
 
@@ -134,12 +141,29 @@ def _figure(job: Job, measure: Measure, checkpoint: Checkpoint, figure: Mapping[
     return Figure(
         run_id=job.run.id, eps=str(eps), checkpoint_id=checkpoint.id, **{name: subject[name] for name in named},
         norm=protocol.norm, suite=protocol.suite, images=protocol.images, protocol_id=protocol.identity(eps),
-        protocol=protocol.describe(eps), clean_accuracy=clean["accuracy"], robust_accuracy=figure["robust_accuracy"],
+        protocol={**protocol.describe(eps), **_gradient(subject["precision"])},
+        clean_accuracy=clean["accuracy"], robust_accuracy=figure["robust_accuracy"],
         attacks=figure["attacks"], verdict=figure["verdict"], reasons=figure["reasons"], draws=figure["draws"],
         parameters=checkpoint.metrics["parameters"],
         details={"test_images": clean["images"], "clean_accuracy_subset": figure["clean_accuracy"],
+                 "size": checkpoint.size, "latency": checkpoint.metrics.get("latency"),
+                 "energy": energy_of(measure.model, clean["spike_rates"]), **_corruptions(job),
                  **{name: figure[name] for name in kept}, **_pool(measure)},
     )
+
+
+def _gradient(precision: str) -> dict[str, str]:
+    """How attacks differentiate what has no derivative; it belongs to the network, so rows of one protocol may
+    differ."""
+    return {} if precision == "float32" else {"gradient": STRAIGHT_THROUGH}
+
+
+def _corruptions(job: Job) -> dict[str, Any]:
+    """The mean over all, and by type over severities."""
+    found = job.run.metrics.get("corruptions")
+    if not found or "mean" not in found:
+        return {}
+    return {"corruptions": {"mean": found["mean"], "by_type": found["mean_by_corruption"]}}
 
 
 def _pool(measure: Measure) -> dict[str, Any]:

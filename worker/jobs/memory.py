@@ -19,6 +19,7 @@ _EVALUATION = "use a device with more memory, or a smaller image_size or archite
 _ADVICE = {
     "train": "lower training.batch_size or training.image_size, or raise training.freeze_depth",
     "branch": "lower training.batch_size, decoder.timesteps or decoder.hidden",
+    "quantise": "lower quantisation.batch_size",
     "evaluate": _EVALUATION,
     "verify": _EVALUATION,
     "attack": _EVALUATION,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ import torch
 
 from app.domain.datasets import Augmentation
 from app.domain.errors import JobError
+from app.domain.plan import VALIDATION_SHARE
 from app.domain.subject import epochs_text
 from app.domain.weights import CONTENT_PREFIX, IMAGENET
 from app.storage import artifacts, results, runs, weights
-from app.storage.identifiers import new_id
 from app.storage.tables import Checkpoint
-from models import checkpoint as checkpoint_file
 from models.decoder import DecoderConfig, SpikingDecoder
 from models.freezing import evaluating
 from models.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -23,6 +22,7 @@ from models.registry import Classifier, ModelSpec, branch, build
 from models.resnet import WeightsError, WeightsUnavailableError, load_imagenet_weights
 from worker.data import Arrays, Split
 from worker.data.splits import stratified_holdout, training_images
+from worker.jobs.checkpoints import checkpoint_row, publish
 from worker.jobs.job import Job, open_checkpoint, open_content, open_dataset
 from worker.training.loop import Config, EpochRecord, Hooks, State, batch_of, to_pixels, train
 from worker.training.resume import load_state, save_state
@@ -109,10 +109,7 @@ def _fit(
             with job.database.writing() as session:
                 row = _checkpoint_row(job, model, arrays, parent, state.records, final=False)
                 results.add_checkpoint(session, job.fence, row)
-        artifacts.publish(resume, lambda path: save_state(path, state, job.run.key))
-        _store_epoch(job, state)
-        print(f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.4f}, "
-              f"validation {record.validation_accuracy:.4f}, {record.seconds:.1f} s", flush=True)
+        keep_epoch(job, resume, record, state)
 
     job.watch(model)
     hooks = Hooks(job.progress.report, on_epoch)
@@ -124,13 +121,23 @@ def _fit(
     resume.unlink(missing_ok=True)
 
 
+def keep_epoch(job: Job, resume: Path, record: EpochRecord, state: State) -> None:
+    """What a later attempt goes on from, and what is shown meanwhile."""
+    job.check()
+    artifacts.publish(resume, lambda path: save_state(path, state, job.run.key))
+    _store_epoch(job, state)
+    print(f"epoch {record.epoch}: loss {record.train_loss:.4f}, "
+          f"validation {record.validation_accuracy:.4f}, {record.seconds:.1f} s", flush=True)
+
+
 def splits_of(arrays: Arrays, training: Mapping[str, Any]) -> tuple[Split, Split]:
     """What is trained on, and what is held out of it to validate on."""
     images, labels = arrays.train.images, arrays.train.labels
+    share = training.get("validation_share", VALIDATION_SHARE)  # a network of elsewhere says neither
     if "images" in training:
         chosen = training_images(labels, arrays.name, training["images"])
         images, labels = images[chosen], labels[chosen]
-    parts = stratified_holdout(labels, training["validation_share"], key=f"{arrays.name}/validation")
+    parts = stratified_holdout(labels, share, key=f"{arrays.name}/validation")
     if not len(parts[1]):
         raise JobError("every class has a single training image; at least one class needs two, to validate on")
     kept, held_out = (Split(images[part], labels[part]) for part in parts)
@@ -149,10 +156,7 @@ def _publish(
     rates: dict[str, float],
 ) -> None:
     row = _checkpoint_row(job, model, arrays, parent, records, final=True, rates=rates)
-    metrics = {"epochs": records, "checkpoint": row.id, **row.metrics}
-    with job.database.writing() as session:
-        results.add_checkpoint(session, job.fence, row)
-        runs.succeed(session, job.fence, metrics)
+    publish(job, row, {"epochs": records})
 
 
 def _checkpoint_row(
@@ -163,22 +167,11 @@ def _checkpoint_row(
     last = records[-1]
     metrics = {
         "validation_accuracy": last["validation_accuracy"], "train_loss": last["train_loss"],
-        "spike_rates": rates or {}, "parameters": sum(p.numel() for p in model.parameters()),
+        "spike_rates": rates or {},
     }
-    metadata = {
-        "run": job.spec, "metrics": metrics, "parent_sha256": parent.sha256 if parent else None,
-        "classes": list(arrays.classes), "data_sha256": arrays.sha256,
-        "epochs": epochs_text({**job.spec, "epochs": last["epoch"]}),
-        "code_version": version("spikeproof"),
-    }
-    path = job.folder / ("model.safetensors" if final else f"epoch-{last['epoch']}.safetensors")
-    sha256 = checkpoint_file.save(path, model, metadata)
-    return Checkpoint(
-        id=new_id("ckpt"), run_id=job.run.id, epoch=last["epoch"], final=final, parent_id=parent.id if parent else None,
-        dataset=arrays.name, architecture=job.spec["architecture"], variant=job.spec["variant"],
-        seed=job.spec["seed"], sha256=sha256, size=path.stat().st_size,
-        path=artifacts.relative(job.settings.data_dir, path),
-        spec={"model": model.spec.to_dict(), **{k: v for k, v in metadata.items() if k != "metrics"}}, metrics=metrics,
+    return checkpoint_row(
+        job, model, arrays, parent, metrics, epoch=last["epoch"], final=final,
+        epochs=epochs_text({**job.spec, "epochs": last["epoch"]}),
     )
 
 
