@@ -143,7 +143,8 @@ def test_a_card_has_model_training_figures_with_protocol_data_and_provenance(fil
     assert response.headers["content-type"] == "text/markdown; charset=utf-8"
     card = response.text
     assert card.startswith(f"# resnet20 ParaLIF on digits, seed {item['seed']}\n")
-    assert f"| quick v{SUITES['quick'].version} | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
+    suite = f"quick v{SUITES['quick'].version}"
+    assert f"| {suite} | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
     assert "default v2" in card
     assert "spike_mode SB" in card
     assert "CC BY 4.0" in card
