@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from app.client import Client
 from tests.conftest import REPOSITORY
 from tests.end_to_end.conftest import Service, finished
 
@@ -77,7 +76,7 @@ SPEC = {
 
 
 def test_one_of_each_from_a_package_runs_through_the_service(service: Service) -> None:
-    client = Client(service.url)
+    client = service.client()
     experiment = finished(client, SPEC)
     rows = client.leaderboard("patches")["rows"]
     assert {row["variant"] for row in rows} == {"default", "counts"}
