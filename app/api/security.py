@@ -25,6 +25,8 @@ from app.storage.engine import Database
 from app.storage.tables import ApiKey
 
 COOKIE = "spikeproof_key"
+SIGNED_IN = "spikeproof_signed_in"  # tells scripts, which cannot see the key, that there is one
+KEY_GONE = "The key of this browser is not known here any more, or was revoked."
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 logger = get_logger(__name__)
 
@@ -129,13 +131,20 @@ def _note_use(database: Database, key_id: str) -> None:
 def refusal(request: Request, refused: SpikeproofError) -> Response:
     """What a request that is not let in is told; a browser is asked for a key."""
     if isinstance(refused, Unauthorized) and request.method == "GET" and _is_a_browser(request):
-        return page(sign_in_page(_path(request), ""), refused.status, errors.headers_of(refused))
+        problem = KEY_GONE if request.cookies.get(COOKIE) else ""
+        return page(sign_in_page(_asked_for(request), problem), refused.status, errors.headers_of(refused))
     return errors.problem_of(request, refused)
 
 
 def _path(request: Request) -> str:
     """As the router sees it. `request.url` is put together with the Host header, which may hold a path of its own."""
     return str(request.scope["path"])
+
+
+def _asked_for(request: Request) -> str:
+    """Path and query: where a browser goes once it has signed in."""
+    query = request.scope["query_string"].decode("latin-1")
+    return _path(request) + (f"?{query}" if query else "")
 
 
 def _given_key(request: Request) -> str | None:

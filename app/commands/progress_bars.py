@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from app.client import Client
+from app.domain.architectures import variant_name
 from app.domain.lifecycle import TERMINAL
 from app.reports.tables import percent
 
@@ -52,7 +53,7 @@ def _follow_in_lines(client: Client, experiment: dict[str, Any], console: Consol
 
 def describe(run: dict[str, Any]) -> str:
     """`"branch resnet20 lif, seed 0"`."""
-    return f"{run['kind']} {run['architecture']} {run['variant']}, seed {run['seed']}"
+    return f"{run['kind']} {run['architecture']} {variant_name(run['variant'])}, seed {run['seed']}"
 
 
 def _done(run: dict[str, Any]) -> float:
@@ -79,7 +80,7 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
     console.print(_curves(board["rows"]))
     for row in board["rows"]:
         for reason in row["reasons"]:
-            console.print(f"{row['architecture']} {row['variant']}: {reason}")
+            console.print(f"{row['architecture']} {variant_name(row['variant'])}: {reason}")
 
 
 def _curves(rows: Sequence[dict[str, Any]]) -> Table:
@@ -98,7 +99,7 @@ def _curves(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _name(row: dict[str, Any]) -> list[str]:
     """Architecture and variant; two rows that differ in their settings can be told apart."""
-    return [row["architecture"], " ".join(filter(None, (row["variant"], row["settings"])))]
+    return [row["architecture"], " ".join(filter(None, (variant_name(row["variant"]), row["settings"])))]
 
 
 def _line(row: dict[str, Any]) -> list[str]:

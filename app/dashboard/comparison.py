@@ -9,6 +9,7 @@ from app.dashboard.filters import Field, fields
 from app.dashboard.leaderboard import downloads
 from app.dashboard.links import Query
 from app.dashboard.rendering import environment, render
+from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.domain.statistics import SIGNIFICANT, seeds_needed
 
@@ -93,4 +94,4 @@ def _line(letter: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(row: Mapping[str, Any]) -> str:
     rest = f", {row['settings']}" if row["settings"] else ""
-    return f"{row['architecture']} {row['variant']} {row['epochs']}{rest}"
+    return f"{row['architecture']} {variant_name(row['variant'])} {row['epochs']}{rest}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from app.dashboard.experiments import missing_role
 from app.dashboard.rendering import render
 from app.domain.access import LOCAL, Actor
-from app.domain.architectures import ARCHITECTURES, VARIANTS
+from app.domain.architectures import ARCHITECTURES, VARIANTS, variant_name
 from app.domain.attacks import ATTACKS, NORMS
 from app.domain.recipes import RECIPES, Recipe
 from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, TrainingSpec
@@ -78,7 +78,7 @@ def form_page(datasets: Sequence[Mapping[str, Any]], given: Mapping[str, Any], a
         images=controls(EvaluationSpec, "/evaluation", ["images"]),
         queue=controls(ExperimentSpec, "", ["priority", "time_limit_seconds"]),
         missing=missing_role(actor, "POST", "/experiments"), actor=actor,
-        carried={"given": given, "keys": actor.name != LOCAL.name,
+        carried={"given": given, "keys": actor.name != LOCAL.name, "variants": {v: variant_name(v) for v in VARIANTS},
                  "recipes": {recipe.name: _usual(recipe) for recipe in RECIPES.values()}},
     )  # fmt: skip
 

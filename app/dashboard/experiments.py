@@ -6,8 +6,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from app.dashboard.rendering import render
-from app.dashboard.texts import run_name, variant_name
+from app.dashboard.texts import run_name
 from app.domain.access import Actor, covers, role_needed
+from app.domain.architectures import variant_name
 from app.domain.lifecycle import EXPERIMENT_STATES, RETRIABLE
 from app.domain.spec import ExperimentSpec
 
@@ -79,9 +80,11 @@ def list_page(
 
 
 def experiment_page(
-    experiment: dict[str, Any], metrics: Mapping[str, Mapping[str, Any]], figures: Figures, actor: Actor
+    experiment: dict[str, Any], metrics: Mapping[str, Mapping[str, Any]], figures: Figures, actor: Actor, *,
+    worker: bool,
 ) -> str:
-    """What was asked, its runs, how they go, and what came of them. `metrics`: of the trainings."""
+    """What was asked, its runs, how they go, and what came of them. `metrics`: of the trainings;
+    `worker`: whether one lives."""
     runs = experiment["runs"]
     differs, rest = settings(experiment["spec"])
     trainings = [training_of(run, metrics[run["id"]]) for run in runs if run["id"] in metrics]
@@ -91,7 +94,7 @@ def experiment_page(
         trainings=trainings, results=_results(runs, figures), boards=_boards(experiment, figures),
         unfinished=[run for run in runs if run["state"] in RETRIABLE],
         live=any(run["state"] in ("queued", "running") for run in runs),
-        missing=permissions(actor, experiment["id"]), actor=actor, first_log=_first_log(runs),
+        missing=permissions(actor, experiment["id"]), actor=actor, worker=worker, first_log=_first_log(runs),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.dashboard.links import Query
+from app.domain.architectures import variant_name
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 SORTS = (("robust_accuracy", "robust accuracy"), ("clean_accuracy", "clean accuracy"))
@@ -34,7 +35,7 @@ def _field(name: str, offered: Mapping[str, Any], datasets: Sequence[str], asked
     if name not in ("dataset", "norm"):
         options = [("", _ANY.get(name, "all")), *options]
     if chosen not in dict(options):
-        options = [*options, (chosen, NORMS.get(chosen, chosen))]
+        options = [*options, (chosen, text_of(name, chosen))]
     return Field(name, _LABELS.get(name, name.replace("dataset", "data set")), options, chosen)
 
 
@@ -43,4 +44,9 @@ def _options(name: str, offered: Mapping[str, Any], datasets: Sequence[str], nor
         return [(dataset, dataset) for dataset in datasets]
     if name == "eps":
         return [(radius["eps_text"], radius["eps_text"]) for radius in offered["eps"] if radius["norm"] == norm]
-    return [(str(value), NORMS.get(str(value), str(value))) for value in offered[name]]
+    return [(str(value), text_of(name, str(value))) for value in offered[name]]
+
+
+def text_of(name: str, value: str) -> str:
+    """A filter's value as people read it."""
+    return variant_name(value) if name == "variant" else NORMS.get(value, value)

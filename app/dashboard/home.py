@@ -9,16 +9,18 @@ Answer = Mapping[str, Any]
 
 
 def home_page(
-    datasets: Sequence[Answer], boards: Sequence[Answer], experiments: Sequence[Answer], *, may_submit: bool, url: str,
+    datasets: Sequence[Answer], boards: Sequence[Answer], experiments: Sequence[Answer], *, may_submit: bool,
+    worker: bool, url: str,
 ) -> str:
-    """`boards` are the leaderboards of the data sets that have one, latest first; the service is at `url`."""
+    """`boards` are the leaderboards of the data sets that have one, latest first; the service is
+    at `url`; `worker`: whether one lives."""
     titles = {dataset["name"]: dataset["title"] for dataset in datasets}
     measured = {board["dataset"] for board in boards}
     return render(
         "home.html", boards=[{**board, "title": titles.get(board["dataset"], board["dataset"]), "best": best(board)}
                              for board in boards],
         others=[dataset for dataset in datasets if dataset["name"] not in measured], experiments=experiments,
-        may_submit=may_submit, url=url,
+        may_submit=may_submit, worker=worker, url=url,
     )  # fmt: skip
 
 

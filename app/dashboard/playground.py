@@ -5,22 +5,26 @@ from typing import Any
 
 from app.dashboard.rendering import render
 from app.domain.access import Role, covers
+from app.domain.architectures import variant_name
 from app.domain.pool import TRANSFER
 
 
 def playground_page(
     checkpoints: Sequence[Mapping[str, Any]], datasets: Mapping[str, Mapping[str, Any]],
     attacks: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any], role: Role,
+    *, worker: bool,
 ) -> str:
     """`checkpoints`: in full; `datasets`: those of them that are known here; `chosen`: what the address names."""
     usable = [attack for attack in attacks if attack["name"] != TRANSFER]
     setup = {
         "checkpoints": {c["id"]: choice(c) for c in checkpoints}, "datasets": datasets, "chosen": chosen,
-        "attacks": {attack["name"]: {"norms": attack["norms"]} for attack in usable},
+        "attacks": {
+            attack["name"]: {name: attack[name] for name in ("norms", "title", "parameters")} for attack in usable
+        },
     }
     return render(
         "playground.html", setup=setup, attacks=usable, groups=grouped(checkpoints), chosen=chosen,
-        may_submit=covers(role, "submitter"),
+        may_submit=covers(role, "submitter"), worker=worker,
     )
 
 
@@ -33,8 +37,9 @@ def choice(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(checkpoint: Mapping[str, Any]) -> str:
-    """`"resnet20 paralif, seed 1, <20,10>"`."""
-    return f"{checkpoint['architecture']} {checkpoint['variant']}, seed {checkpoint['seed']}, {checkpoint['epochs']}"
+    """`"resnet20 ParaLIF, seed 1, <20,10>"`."""
+    network = f"{checkpoint['architecture']} {variant_name(checkpoint['variant'])}"
+    return f"{network}, seed {checkpoint['seed']}, {checkpoint['epochs']}"
 
 
 def grouped(checkpoints: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from app.dashboard import texts
 from app.dashboard.assets import address
+from app.domain.architectures import variant_name
 from app.reports.tables import percent
 
 NAVIGATION = (
@@ -38,7 +39,7 @@ environment.globals.update(asset=address, navigation=NAVIGATION)
 environment.filters.update(percent=percent, as_json=as_json)
 environment.globals.update(signs=texts.SIGNS, kinds=texts.KINDS, between=texts.between)
 environment.filters.update(duration=texts.duration, moment=texts.moment, run_name=texts.run_name,
-                           variant_name=texts.variant_name, setting_text=texts.setting_text)
+                           variant_name=variant_name, setting_text=texts.setting_text)
 
 
 def render(template: str, **values: Any) -> str:
@@ -46,9 +47,9 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def sign_in_page(then: str, problem: str) -> str:
-    """Asks a browser for a key; `then`: where it goes with it."""
-    return render("sign_in.html", then=then, problem=problem)
+def sign_in_page(then: str, problem: str, known_as: str | None = None) -> str:
+    """Asks a browser for a key; `then`: where it goes with it; `known_as`: whose key it has already."""
+    return render("sign_in.html", then=then, problem=problem, known_as=known_as)
 
 
 def problem_page(problem: Mapping[str, Any]) -> str:

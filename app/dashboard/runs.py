@@ -10,15 +10,16 @@ from app.domain.access import Actor
 from app.domain.lifecycle import TERMINAL
 
 
-def run_page(run: dict[str, Any], actor: Actor) -> str:
-    """State, progress, metrics, log, and what came of it. `run`: as the API answers it."""
+def run_page(run: dict[str, Any], actor: Actor, *, worker: bool) -> str:
+    """State, progress, metrics, log, and what came of it. `run`: as the API answers it; `worker`: whether one
+    lives."""
     metrics = run["metrics"]
     robust = metrics.get("robust") or []
     wanting = [e for e in run["experiments"] if not e["cancelled"]]
     return render(
         "run.html", run=run, name=run_name(run), metrics=metrics, training=training_of(run, metrics), robust=robust,
         attacks=_attacks(robust), checks=_checks(robust), gallery=_gallery(metrics), wanting=wanting,
-        over=run["state"] in TERMINAL, actor=actor,
+        over=run["state"] in TERMINAL, actor=actor, worker=worker,
         missing={"cancel": missing_role(actor, "POST", f"/runs/{run['id']}/cancel"),
                  "retry": missing_role(actor, "POST", f"/runs/{run['id']}/retry")},
     )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from app.domain.architectures import VARIANT_FACTS
+from app.domain.architectures import variant_name
 
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
@@ -46,11 +46,6 @@ def run_name(run: dict[str, Any]) -> str:
     branch = f", branch seed {run['branch_seed']}" if run["branch_seed"] is not None else ""
     network = f"{run['architecture']} {variant_name(run['variant'])} {run['epochs']}"
     return f"{run['kind']} {network}, seed {run['seed']}{branch}"
-
-
-def variant_name(variant: str) -> str:
-    """As people write it."""
-    return VARIANT_FACTS[variant].title if variant in VARIANT_FACTS else variant
 
 
 def setting_text(value: Any) -> str:

@@ -37,6 +37,11 @@ VARIANTS: tuple[str, ...] = tuple(VARIANT_FACTS)
 SPIKING: tuple[str, ...] = tuple(name for name in VARIANTS if name != "default")
 
 
+def variant_name(variant: str) -> str:
+    """As people write it, in prose and in tables; addresses, JSON and CSV have the id: `"paralif"` -> `"ParaLIF"`."""
+    return VARIANT_FACTS[variant].title if variant in VARIANT_FACTS else variant
+
+
 @dataclass(frozen=True)
 class Weights:
     """Pretrained weights on offer, with their ImageNet top-1 accuracy as a fraction.

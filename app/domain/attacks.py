@@ -54,18 +54,18 @@ class Attack:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     module: str = ""  # that has the class with this `name`; empty: `worker.attacks.NAME`
 
+    def faults(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with which parameter, those unknown first."""
+        unknown = {name: f"unknown parameter {name!r}{suggestion(name, self.parameters)}"
+                   for name in given if name not in self.parameters}  # fmt: skip
+        checked = {name: p.check(given[name]) for name, p in self.parameters.items() if name in given}
+        return unknown | {name: fault for name, fault in checked.items() if fault}
+
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """`given` over the defaults. Raises ValueError naming every fault and what is allowed."""
-        faults = [
-            f"unknown parameter {name!r}{suggestion(name, self.parameters)}"
-            for name in given
-            if name not in self.parameters
-        ]
-        for name, parameter in self.parameters.items():
-            if name in given and (fault := parameter.check(given[name])):
-                faults.append(f"{name} {fault}")
-        if faults:
-            raise ValueError(f"{self.name}: " + "; ".join(faults))
+        if faults := self.faults(given):
+            told = (fault if name not in self.parameters else f"{name} {fault}" for name, fault in faults.items())
+            raise ValueError(f"{self.name}: " + "; ".join(told))
         # 1 and 1.0 are one value of a number: they must not make two protocols
         return {name: type(p.default)(given.get(name, p.default)) for name, p in self.parameters.items()}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK, Measured, PerImage, seed_means, seed_shares
 from app.domain.statistics import SIGNIFICANT, PairedDifference, mcnemar, paired_difference
 
@@ -164,7 +165,8 @@ def _branched(m: Measured, row: Sequence[Measured]) -> bool:
 def _conclusion(
     a: Side, b: Side, robust: PairedDifference | None, pairs: Sequence[Mapping[str, Any]], settings: Sequence[str]
 ) -> str:
-    names = [f"{letter} ({s.row['architecture']} {s.row['variant']})" for letter, s in (("A", a), ("B", b))]
+    networks = [f"{side.row['architecture']} {variant_name(side.row['variant'])}" for side in (a, b)]
+    names = [f"{letter} ({network})" for letter, network in zip("AB", networks, strict=True)]
     if robust is None:
         said = [f"{names[0]} and {names[1]} have no seed in common, so nothing can be compared pairwise: measure both "
                 "with the same seeds."]  # fmt: skip

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.domain.architectures import VARIANTS
+from app.domain.architectures import VARIANTS, variant_name
 from app.domain.leaderboard import OK, Measured, PerImage, by_radius, latest, over_seeds, robust_accuracy, row_id
 from app.domain.protocol import digest
 
@@ -30,12 +30,12 @@ def curves(
 
 
 def labels(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """`"resnet20 lif"`, and of the rest what tells lines apart: `"resnet20 lif <20,10>, gain 1"`."""
+    """`"resnet20 LIF"`, and of the rest what tells lines apart: `"resnet20 LIF <20,10>, gain 1"`."""
     telling = [n for n in _SHOWN[2:] if any(_alike(a, b) and a[n] != b[n] for a in lines for b in lines)]
     texts = []
     for line in lines:
         rest = ", ".join(str(line[name]) for name in telling if line[name])
-        texts.append(f"{line['architecture']} {line['variant']}" + (f" {rest}" if rest else ""))
+        texts.append(f"{line['architecture']} {variant_name(line['variant'])}" + (f" {rest}" if rest else ""))
     return texts
 
 

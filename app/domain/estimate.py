@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.architectures import variant_name
 from app.domain.datasets import Dataset
 from app.domain.protocol import Protocol
 
@@ -111,7 +112,7 @@ def _sides(spec: Mapping[str, Any], dataset: Dataset) -> tuple[int, int]:
 
 def _network_text(spec: Mapping[str, Any], dataset: Dataset) -> str:
     height, width = _sides(spec, dataset)
-    return f"{spec['architecture']} {spec['variant']} at {height}x{width} pixels"
+    return f"{spec['architecture']} {variant_name(spec['variant'])} at {height}x{width} pixels"
 
 
 def _cost(parameters: Mapping[str, Any]) -> float:

@@ -75,11 +75,7 @@ def _check_attack(wanted: AttackRequest) -> list[Problem]:
         return [Problem("/attack", "transfer needs the sibling networks of an experiment; name another attack")]
     if wanted.norm not in attack.norms:
         return [Problem("/norm", f"{attack.name} is for {', '.join(attack.norms)}, not {wanted.norm}")]
-    try:
-        attack.resolve(wanted.parameters)
-    except ValueError as error:
-        return [Problem("/parameters", str(error))]
-    return []
+    return [Problem(f"/parameters/{name}", fault) for name, fault in attack.faults(wanted.parameters).items()]
 
 
 def _check_radius(wanted: AttackRequest) -> list[Problem]:

@@ -53,6 +53,12 @@ def _traces(seen: "Recording", number: int, name: str | None) -> dict[str, Any]:
     return {"neuron": number, "class": name, **parts, "spikes": seen.spikes[:, number].int().tolist()}
 
 
+def _saturated(spikes: "Tensor") -> dict[str, int]:
+    """How many of all neurons fire at every step of this draw, and how many at none: spikes (steps, neurons)."""
+    fired = spikes.sum(0)
+    return {"always": int((fired == len(spikes)).sum()), "never": int((fired == 0).sum())}
+
+
 def _told(seen: "Recording", classes: Sequence[str]) -> dict[str, Any]:
     probabilities = seen.logits.softmax(0)
     answer = int(probabilities.argmax())
@@ -61,5 +67,6 @@ def _told(seen: "Recording", classes: Sequence[str]) -> dict[str, Any]:
         "timesteps": len(seen.spikes),
         "rule": {"kind": rule.kind, "threshold": rule.threshold, "line": rule.line, "resets": rule.resets},
         "rates": {"input": float(seen.input_spikes.mean()), "neurons": float(seen.spikes.mean())},
+        "saturated": _saturated(seen.spikes),
         "answer": {"index": answer, "class": classes[answer], "probability": float(probabilities[answer])},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.reports.plots import (
     INK,
@@ -108,7 +109,7 @@ def _legend(axes: "Axes", rows: Sequence[Mapping[str, Any]], corner: tuple[float
                       markerfacecolor=face or colour, label=label)  # fmt: skip
 
     variants = [v for v in VARIANT_COLOURS if any(row["variant"] == v for row in rows)]
-    handles = [sign(VARIANT_MARKERS[v], VARIANT_COLOURS[v], f"robust, {v}") for v in variants]
+    handles = [sign(VARIANT_MARKERS[v], VARIANT_COLOURS[v], f"robust, {variant_name(v)}") for v in variants]
     handles.append(sign("o", QUIET, "clean", 4.5, "white"))
     if any(row["robust_accuracy"]["n"] > 1 for row in rows):
         handles.append(sign("|", QUIET, "one seed", 7))

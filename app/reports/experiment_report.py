@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.reports.curve_plot import curves_picture
 from app.reports.model_card import conditions_text
@@ -20,6 +21,7 @@ _environment = Environment(
     loader=PackageLoader("app.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.filters.update(variant_name=variant_name)
 Row = Mapping[str, Any]
 
 
@@ -84,7 +86,8 @@ def _inline(picture: bytes, form: Picture) -> str:
 def _gallery_title(gallery: Gallery) -> str:
     run = gallery.run
     branch = "" if run["branch_seed"] is None else f", branch {run['branch_seed']}"
-    return f"{run['architecture']} {run['variant']} {run['epochs']}, seed {run['seed']}{branch}, eps {gallery.eps}"
+    network = f"{run['architecture']} {variant_name(run['variant'])} {run['epochs']}"
+    return f"{network}, seed {run['seed']}{branch}, eps {gallery.eps}"
 
 
 def _seconds(run: Row) -> float | None:

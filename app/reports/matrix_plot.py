@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.reports.plots import INK, QUIET, RULE, Picture, draw, entitle
 from app.reports.tables import measured_under, percent
@@ -69,7 +70,7 @@ def _dress(axes: "Axes", matrix: Mapping[str, Any], columns: Sequence[str]) -> N
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
     axes.set_xticks([i + 0.5 for i in range(len(columns))], columns)
-    axes.set_yticks([i + 0.5 for i in range(len(rows))], [row["variant"] for row in rows])
+    axes.set_yticks([i + 0.5 for i in range(len(rows))], [variant_name(row["variant"]) for row in rows])
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=5)
     for side in axes.spines.values():

@@ -6,7 +6,7 @@ Sections after Mitchell et al. 2019, Model Cards for Model Reporting, doi:10.114
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS
+from app.domain.architectures import ARCHITECTURES, VARIANT_FACTS, variant_name
 from app.domain.datasets import KNOWN
 from app.domain.leaderboard import OK
 from app.domain.protocol import FRESH_DRAWS
@@ -31,7 +31,7 @@ def model_card(
 ) -> str:
     """`checkpoint` as the API shows it in full, `training`: the specification of the run that made it, `figures`: one
     a radius, `conditions`: under which those were measured, each once."""
-    name = f"{checkpoint['architecture']} {checkpoint['variant']} on {checkpoint['dataset']}"
+    name = f"{checkpoint['architecture']} {variant_name(checkpoint['variant'])} on {checkpoint['dataset']}"
     title = f"{name}, seed {checkpoint['seed']}"
     sections = (
         ("Model", _listed(_model(checkpoint, training))),
@@ -53,7 +53,7 @@ def _listed(facts: Iterator[tuple[str, object]]) -> str:
 def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     model, facts = checkpoint["spec"]["model"], ARCHITECTURES[checkpoint["architecture"]]
     yield "architecture", f"{facts.title} ({facts.reference})"
-    yield "variant", f"{checkpoint['variant']}: {VARIANT_FACTS[checkpoint['variant']].head}"
+    yield "variant", f"{variant_name(checkpoint['variant'])}: {VARIANT_FACTS[checkpoint['variant']].head}"
     yield "decoder", ", ".join(f"{name} {value}" for name, value in training.get("decoder", {}).items())
     yield "as published", ", ".join(decoder_marks(training.get("decoder")))
     parameters = checkpoint["metrics"].get("parameters")

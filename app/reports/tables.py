@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from app.domain.architectures import variant_name
 from app.domain.published import marks_text
 
 # The columns of the leaderboard's CSV; two for each attack stand before the protocol's.
@@ -59,10 +60,10 @@ def measured_under(protocol: Mapping[str, Any] | None, *, radius: bool = True) -
 
 
 def row_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -> str:
-    """`"resnet20 lif"`, with what tells it from other `rows` of the same name: epochs, settings, recipe."""
+    """`"resnet20 LIF"`, with what tells it from other `rows` of the same name: epochs, settings, recipe."""
     alike = [r for r in rows if (r["architecture"], r["variant"]) == (row["architecture"], row["variant"])]
     telling = [n for n in ("epochs", "settings", "recipe") if len({r[n] for r in alike}) > 1 and row[n]]
-    return " ".join([row["architecture"], row["variant"], *(str(row[name]) for name in telling)])
+    return " ".join([row["architecture"], variant_name(row["variant"]), *(str(row[name]) for name in telling)])
 
 
 def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Table:
@@ -75,7 +76,7 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Tabl
     text = []
     for row in rows:
         figures = [row["clean_accuracy"], row["robust_accuracy"], *(row["attacks"].get(name) for name in attacks)]
-        names = [row[name] for name in ("architecture", "variant", "recipe", "epochs")]
+        names = [row["architecture"], variant_name(row["variant"]), row["recipe"], row["epochs"]]
         names.append(", ".join(filter(None, [row["settings"], marks_text(row.get("as_published", ()))])))
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"], *(column.text(row) for column in shown)])
@@ -121,7 +122,8 @@ def matrix_table(matrix: Mapping[str, Any], note: str = "") -> Table:
     """Variants down, architectures across: `92.1 ± 0.2 <5,5>`; `(+2 more)` for rows of other settings."""
     architectures = matrix["architectures"]
     text = [
-        [line["variant"], *(_cell(line["cells"][name]) for name in architectures)] for line in matrix["rows"]
+        [variant_name(line["variant"]), *(_cell(line["cells"][name]) for name in architectures)]
+        for line in matrix["rows"]
     ]
     records = [
         {"variant": line["variant"], "architecture": name, **_cell_record(cell)}

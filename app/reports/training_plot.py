@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.domain.architectures import variant_name
 from app.reports.plots import PALETTE, QUIET, VARIANT_COLOURS, VARIANT_MARKERS, Picture, bare, draw
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _legend(figure: "Figure", variants: Sequence[str]) -> None:
 
     shown = [v for v in VARIANT_COLOURS if v in variants]
     handles = [
-        Line2D([], [], color=VARIANT_COLOURS[v], marker=VARIANT_MARKERS[v], markersize=4, label=v) for v in shown
+        Line2D([], [], color=VARIANT_COLOURS[v], marker=VARIANT_MARKERS[v], markersize=4, label=variant_name(v))
+        for v in shown
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) or 1, frameon=False, fontsize=9,
                   labelcolor=QUIET)  # fmt: skip

@@ -24,7 +24,7 @@ def test_filters_work_without_javascript(lab: Lab, chromium: Browser) -> None:
     page.get_by_label("variant").select_option("paralif")
     page.get_by_role("button", name="Show").click()
     assert page.url == lab.url + "/ui/leaderboard?dataset=digits&norm=linf&variant=paralif&sort=robust_accuracy"
-    assert column(page, "variant") == ["paralif"]
+    assert column(page, "variant") == ["ParaLIF"]
     page.get_by_text("2 seeds").click()
     expect(page.get_by_text("seed 1: clean")).to_be_visible()
     page.context.close()
@@ -36,10 +36,10 @@ def test_columns_sort_by_keyboard_and_say_how(lab: Lab, visit: Callable[..., Pag
     header.get_by_role("button").focus()
     page.keyboard.press("Enter")
     expect(header).to_have_attribute("aria-sort", "ascending")
-    assert column(page, "variant") == ["default", "paralif"]
+    assert column(page, "variant") == ["default", "ParaLIF"]
     page.keyboard.press("Enter")
     expect(header).to_have_attribute("aria-sort", "descending")
-    assert column(page, "variant") == ["paralif", "default"]
+    assert column(page, "variant") == ["ParaLIF", "default"]
 
 
 def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> None:
@@ -59,7 +59,7 @@ def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> N
 
 def test_ticked_rows_are_drawn_and_the_chart_follows_the_theme(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(lab.url + BOARD)
-    page.get_by_role("checkbox", name="paralif").check()
+    page.get_by_role("checkbox", name="ParaLIF").check()
     page.get_by_role("button", name="Draw curves").click()
     traces = page.locator("#curves .scatterlayer .trace")
     expect(traces).to_have_count(2, timeout=PATIENCE)

@@ -35,7 +35,7 @@ def test_checkpoints_are_filtered_by_the_address_and_lead_to_their_pages(lab: La
     expect(page.locator("tbody tr")).to_have_count(variants.count("paralif"))
     assert "variant=paralif" in page.url
     page.locator("tbody a").first.click()
-    expect(page.locator("h1")).to_contain_text("resnet20 paralif on digits")
+    expect(page.locator("h1")).to_contain_text("resnet20 ParaLIF on digits")
     page.goto(f"{lab.url}/ui/checkpoints?architecture=resnet50")
     expect(page.locator("main")).to_contain_text("No checkpoint is like this")
 
@@ -98,7 +98,7 @@ def test_layers_follow_the_variant_and_the_size(lab: Lab, visit: Callable[..., P
     page.locator("select[name=stem]").select_option("cifar")
     page.get_by_label("image size").select_option("32")
     page.get_by_role("button", name="Show").click()
-    expect(page.locator("h1")).to_have_text("ResNet-18 lif")
+    expect(page.locator("h1")).to_have_text("ResNet-18 LIF")
     expect(page.locator("table.layers tbody tr").filter(has_text="decoder.lif")).to_contain_text("20×256")
     expect(page.locator("svg.net path.arc")).to_have_count(8)
     expect(page.locator("svg.net path.projection")).to_have_count(3)

@@ -76,3 +76,12 @@ def test_links_lead_somewhere_on_a_code_hosting_site_too(page: Path) -> None:
     for target in links(page):
         file, _, _ = target.partition("#")
         assert not file or (page.parent / file).exists(), f"{page.relative_to(REPOSITORY)} has a link to {target}"
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    records = [page for page in sorted((DOCS / "decisions").glob("*.md")) if page.name != "index.md"]
+    numbers = [page.name[:4] for page in records]
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    assert twice == [], "the later one takes the next free number, in its name and its title"
+    for page in records:
+        assert page.read_text().startswith(f"# {int(page.name[:4])}. "), page.name

@@ -62,9 +62,11 @@ def installed(tmp_path: Path) -> dict[str, str]:
 def service(installed: dict[str, str], tmp_path: Path) -> Iterator[Service]:
     data = tmp_path / "data"
     data.mkdir()
-    running = Service(data, installed).start()
-    yield running
-    running.stop()
+    running = Service(data, installed)
+    try:
+        yield running.start()
+    finally:
+        running.stop()
 
 
 SPEC = {

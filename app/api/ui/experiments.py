@@ -11,6 +11,7 @@ from app.api.dependencies import ServicesOf
 from app.api.pagination import Cursor
 from app.api.security import ActorOf
 from app.api.ui.html import page
+from app.api.ui.workers import worker_lives
 from app.dashboard.experiment_form import form_page
 from app.dashboard.experiments import experiment_page, list_page
 from app.domain.lifecycle import EXPERIMENT_STATES, ExperimentState
@@ -61,7 +62,7 @@ def show(experiment_id: str, services: ServicesOf, actor: ActorOf) -> HTMLRespon
         metrics = watching.metrics_of(session, trainings)
         found = results.figures_of(session, [run["id"] for run in shown["runs"] if run["kind"] == "evaluate"])
     figures = {run_id: [_figure(one) for one in of_run] for run_id, of_run in found.items()}
-    return page(experiment_page(shown, metrics, figures, actor))
+    return page(experiment_page(shown, metrics, figures, actor, worker=worker_lives(services)))
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

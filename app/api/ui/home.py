@@ -9,6 +9,7 @@ from app.api.experiments import listed
 from app.api.security import ActorOf
 from app.api.ui.html import page
 from app.api.ui.leaderboard import board_of
+from app.api.ui.workers import worker_lives
 from app.dashboard.home import home_page
 from app.domain.access import covers
 from app.storage import results
@@ -25,4 +26,5 @@ def home(request: Request, services: ServicesOf, actor: ActorOf) -> HTMLResponse
         measured = results.measured_datasets(session)[:BOARDS]
     boards = [board_of(request, services, dataset) for dataset in measured]
     datasets, may_submit = list_datasets(services)["items"], covers(actor.role, "submitter")
-    return page(home_page(datasets, boards, latest, may_submit=may_submit, url=str(request.base_url)))
+    worker, url = worker_lives(services), str(request.base_url)
+    return page(home_page(datasets, boards, latest, may_submit=may_submit, worker=worker, url=url))

@@ -10,6 +10,7 @@ from app.api.dependencies import ServicesOf
 from app.api.security import ActorOf
 from app.api.ui.choices import checkpoints_to_choose, datasets_of
 from app.api.ui.html import page
+from app.api.ui.workers import worker_lives
 from app.dashboard.playground import playground_page
 
 router = APIRouter(prefix="/ui/playground", include_in_schema=False)
@@ -24,4 +25,5 @@ def show(
     """The form; the address may fill it in."""
     found = checkpoints_to_choose(services, checkpoint)
     chosen = {"checkpoint": checkpoint, "eps": eps, "attack": attack or "pgd", "test_image": test_image}
-    return page(playground_page(found, datasets_of(services, found), list_attacks()["items"], chosen, actor.role))
+    known, worker = datasets_of(services, found), worker_lives(services)
+    return page(playground_page(found, known, list_attacks()["items"], chosen, actor.role, worker=worker))

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.api.dependencies import ServicesOf
-from app.api.security import COOKIE, find_key
+from app.api.security import COOKIE, SIGNED_IN, find_key
 from app.api.ui.html import page
 from app.dashboard.rendering import sign_in_page
 
@@ -15,9 +15,11 @@ router = APIRouter(prefix="/ui", include_in_schema=False)
 
 
 @router.get("/sign-in")
-def form(then: str = "/") -> HTMLResponse:
-    """The form."""
-    return page(sign_in_page(_own(then), ""))
+def form(request: Request, services: ServicesOf, then: str = "/") -> HTMLResponse:
+    """The form, and whom this browser is signed in as."""
+    key = request.cookies.get(COOKIE)
+    row = find_key(services.database, key) if key else None
+    return page(sign_in_page(_own(then), "", f"{row.name}, with the role {row.role}" if row else None))
 
 
 @router.post("/sign-in")
@@ -30,6 +32,7 @@ async def sign_in(
     response = RedirectResponse(_own(then), 303)
     https = request.url.scheme == "https"
     response.set_cookie(COOKIE, key.strip(), httponly=True, samesite="strict", secure=https)
+    response.set_cookie(SIGNED_IN, "1", samesite="strict", secure=https)
     return response
 
 
@@ -38,6 +41,7 @@ def sign_out() -> Response:
     """Forgets the key in this browser."""
     response = RedirectResponse("/ui/sign-in", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    response.delete_cookie(SIGNED_IN, samesite="strict")
     return response
 
 

@@ -3,7 +3,7 @@ import { carried } from "./charts.js";
 import { fill, pretty, read } from "./form_body.js";
 
 const WAIT = 350;
-const { given, keys, recipes } = carried("carried");
+const { given, keys, recipes, variants } = carried("carried");
 const form = document.getElementById("form");
 const element = (id) => document.getElementById(id);
 let asked = null;
@@ -89,7 +89,7 @@ function row(run) {
   const line = document.createElement("tr");
   const [what, time] = [document.createElement("td"), document.createElement("td")];
   const branch = run.branch_seed === null ? "" : `/${run.branch_seed}`;
-  what.textContent = `${run.kind} ${run.architecture} ${run.variant} ${run.epochs}, seed ${run.seed}${branch}`;
+  what.textContent = `${run.kind} ${run.architecture} ${variants[run.variant]} ${run.epochs}, seed ${run.seed}${branch}`;
   const note = document.createElement("small");
   note.className = "quiet";
   note.textContent = run.reused ? "" : (run.basis ?? run.reason);

@@ -50,10 +50,20 @@ function show(seen) {
   at("explained").textContent = explained(seen);
   const share = (100 * seen.answer.probability).toFixed(1);
   at("answer").textContent = `This draw answers ${seen.answer.class} (${share} %). Neurons fire ${seen.rates.neurons.toFixed(3)} times a step, their inputs ${seen.rates.input.toFixed(3)}; shown are ${seen.neurons.length} of ${seen.neuron_count} neurons.`;
+  at("saturated").textContent = saturation(seen);
+  at("saturated").hidden = !saturation(seen);
   at("figures").replaceChildren(...seen.neurons.map(row));
   at("raster").style.minHeight = "0";
   draw("raster", () => raster(seen));
   draw("membrane", () => membranes(seen));
+}
+
+// A neuron that fires always, or never, says the same of every image: its spikes are a constant.
+function saturation({ saturated, neuron_count: all, timesteps }) {
+  const { always, never } = saturated;
+  if (always + never < all / 2) return "";
+  const told = [[always, `fire at every one of the ${timesteps} steps`], [never, "never fire"]].filter(([count]) => count);
+  return `${told.map(([count, what]) => `${count} of ${all} neurons ${what}`).join(", and ")}: on this image the spikes of these carry nothing from step to step.`;
 }
 
 function explained({ variant, rule, timesteps }) {

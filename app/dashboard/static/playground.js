@@ -2,6 +2,8 @@
 import { carried } from "./charts.js";
 import { ask, asJson, follow, inState, make } from "./requests.js";
 import { bars } from "./bars.js";
+import { clearFaults, showFaults } from "./faults.js";
+import { controlsOf, given } from "./attack_parameters.js";
 
 const setup = carried("setup");
 const form = document.getElementById("play");
@@ -10,7 +12,8 @@ const SHOWN = 5; // classes with a bar
 const network = () => setup.checkpoints[form.checkpoint.value];
 const dataset = () => setup.datasets[network().dataset];
 const hasTestImages = () => dataset() && String(dataset().image_shape) === String(network().shape);
-const seed = () => Number(form.seed.value) || 0;
+const typed = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text); // the API says what is wrong
+const seed = () => typed(form.seed.value);
 let turn = 0; // of the newest question: answers to older ones are dropped
 
 function begin() {
@@ -41,7 +44,9 @@ function chooseCheckpoint(eps) {
 }
 
 function chooseAttack() {
-  const { norms } = setup.attacks[form.attack.value];
+  const { norms, title, parameters } = setup.attacks[form.attack.value];
+  at("attack-title").textContent = title;
+  at("parameters").replaceChildren(...controlsOf(parameters));
   for (const option of form.norm.options) option.disabled = !norms.includes(option.value);
   if (!norms.includes(form.norm.value)) {
     form.norm.value = norms[0];
@@ -78,8 +83,11 @@ function takeDrops(area) {
 async function image() {
   if (form.image.files.length) return { file: form.image.files[0], seen: URL.createObjectURL(form.image.files[0]) };
   if (!hasTestImages()) return null;
-  const address = `/datasets/${encodeURIComponent(network().dataset)}/images/${Number(form.test_image.value)}`;
-  const about = await ask(address);
+  const address = `/datasets/${encodeURIComponent(network().dataset)}/images/${encodeURIComponent(form.test_image.value)}`;
+  const about = await ask(address).catch((error) => {
+    const detail = `test images have the numbers 0 to ${dataset().test_size - 1}`;
+    throw dataset().present === false ? error : Object.assign(error, { faults: [{ pointer: "/test_image", detail }] });
+  });
   const found = await fetch(about.image);
   if (!found.ok) throw new Error(`the image cannot be had: the service answered ${found.status}`);
   return { file: await found.blob(), seen: about.image, about };
@@ -95,13 +103,13 @@ async function predict() {
     show("original", taken.seen);
     const body = new FormData();
     body.append("images", taken.file, "image.png");
-    const answer = await ask(`/checkpoints/${form.checkpoint.value}/predict?draws=100&top=${SHOWN}&seed=${seed()}`, { method: "POST", body });
+    const answer = await ask(`/checkpoints/${form.checkpoint.value}/predict?draws=100&top=${SHOWN}&seed=${encodeURIComponent(seed())}`, { method: "POST", body });
     if (mine !== turn) return;
     const { top, draws } = answer.predictions[0];
     at("before").replaceChildren(bars(top, { caption: `Answer${draws > 1 ? ` over ${draws} draws` : ""}`, truth: taken.about?.label.class }));
     say(taken.about ? `Test image ${taken.about.index}: its class is ${taken.about.label.class}.` : "");
   } catch (error) {
-    if (mine === turn) say(error.message, "bad");
+    if (mine === turn) refused(error);
   }
 }
 
@@ -117,7 +125,7 @@ async function attack(event) {
     const done = await watch(run, mine);
     if (done) result(done);
   } catch (error) {
-    if (mine === turn) say(error.message, "bad");
+    if (mine === turn) refused(error);
   } finally {
     button.disabled = false;
     at("stop").hidden = true;
@@ -126,11 +134,12 @@ async function attack(event) {
 
 async function submit() {
   const wanted = { attack: form.attack.value, norm: form.norm.value, eps: form.eps.value, seed: seed() };
+  const parameters = given(at("parameters"));
   if (form.label.value) wanted.label = form.label.value;
   const address = `/checkpoints/${form.checkpoint.value}/attack`;
-  if (!form.image.files.length) return ask(address, asJson({ ...wanted, test_image: Number(form.test_image.value) }));
+  if (!form.image.files.length) return ask(address, asJson({ ...wanted, parameters, test_image: typed(form.test_image.value) }));
   const body = new FormData();
-  for (const [name, value] of Object.entries(wanted)) body.append(name, value);
+  for (const [name, value] of Object.entries({ ...wanted, parameters: JSON.stringify(parameters) })) body.append(name, value);
   body.append("image", form.image.files[0], "image.png");
   return ask(address, { method: "POST", body });
 }
@@ -200,10 +209,18 @@ function show(id, address) {
 }
 
 function clear(...ids) {
+  clearFaults(form);
   for (const id of ids.length ? ids : ["before", "after", "facts", "change", "attacked"]) {
     if (at(id).tagName === "IMG") at(id).hidden = true;
     else at(id).replaceChildren();
   }
+}
+
+function refused(error) {
+  const faults = error.faults ?? [];
+  const left = showFaults(form, faults);
+  const elsewhere = left.map(({ pointer, detail }) => `${pointer.slice(1) || "the request"}: ${detail}`).join("; ");
+  say(faults.length > left.length ? elsewhere || "What is marked above cannot be done." : error.message, "bad");
 }
 
 function say(text, kind = "quiet") {

@@ -6,11 +6,19 @@
 const PAUSE = 400; // ms between looks at a run that works
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
-// The answer's JSON. Throws an Error in the words of the problem document.
+// A refusal in the words of the problem document; `faults` are those of single fields: {pointer, detail}.
+export class Refused extends Error {
+  constructor(answer, status) {
+    super(inWords(answer, status));
+    this.faults = answer.errors ?? [];
+  }
+}
+
+// The answer's JSON. Throws Refused.
 export async function ask(address, options = {}) {
   const response = await fetch(address, { headers: { Accept: "application/json" }, ...options });
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(inWords(answer, response.status));
+  if (!response.ok) throw new Refused(answer, response.status);
   return answer;
 }
 

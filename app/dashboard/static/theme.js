@@ -1,4 +1,4 @@
-// Light, dark, or as the system says: set before the first paint, kept in this browser.
+// What every page has. Whoever signed in can sign out. Colours: light, dark, or as the system says: set before the first paint, kept in this browser.
 (() => {
   const root = document.documentElement;
   const NEXT = { system: "dark", dark: "light", light: "system" };
@@ -22,6 +22,8 @@
   apply();
   document.addEventListener("DOMContentLoaded", () => {
     apply();
+    const out = document.getElementById("sign-out");
+    if (out) out.hidden = !document.cookie.includes("spikeproof_signed_in=1");
     document.getElementById("theme")?.addEventListener("click", () => {
       theme = NEXT[theme];
       localStorage.setItem("theme", theme);

@@ -80,8 +80,8 @@ def test_what_does_not_fit_is_refused_with_its_place(api, checkpoint, problem_of
         ({"image": [[0.5] * 7] * 8}, "/image"), ({"test_image": 359}, "/test_image"),
         ({"test_image": -1}, "/test_image"), ({**image, "eps": 0}, "/eps"),
         ({**image, "attack": "pdg"}, "/attack"), ({**image, "attack": "transfer"}, "/attack"),
-        ({**image, "attack": "cw"}, "/norm"), ({**image, "parameters": {"stepz": 1}}, "/parameters"),
-        ({**image, "parameters": {"steps": 0}}, "/parameters"), ({**image, "eps": 2}, "/eps"),
+        ({**image, "attack": "cw"}, "/norm"), ({**image, "parameters": {"stepz": 1}}, "/parameters/stepz"),
+        ({**image, "parameters": {"steps": 0}}, "/parameters/steps"), ({**image, "eps": 2}, "/eps"),
         ({**image, "label": 10}, "/label"), ({**image, "label": "ten"}, "/label"), ({**image, "norm": "l1"}, "/norm"),
         ({**image, "atack": "pgd"}, "/atack"), ([], ""),
     ):  # fmt: skip

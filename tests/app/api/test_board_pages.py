@@ -31,7 +31,9 @@ def get(api: httpx.Client, path: str, **params: Any) -> str:
 
 
 def variants(page: str) -> list[str]:
-    return re.findall(r'<span class="variant v-\w+">(\w+)</span>', page)
+    found = re.findall(r'<span class="variant v-(\w+)">(\w+)</span>', page)
+    assert {"lif": "LIF", "paralif": "ParaLIF", "default": "default"}.items() >= set(found)
+    return [variant for variant, _ in found]
 
 
 def hrefs(page: str) -> list[str]:
@@ -127,8 +129,8 @@ def test_ticked_rows_are_compared_and_others_are_asked_for(board) -> None:
     sent = board.get("/ui/compare", params={"rows": [rows["lif"], rows["default"]], "dataset": "digits"})
     assert sent.headers["location"] == f"/ui/compare?a={rows['lif']}&b={rows['default']}"
     page = board.get(sent.headers["location"]).text
-    assert "A (resnet20 lif) is 1" in page
-    assert "<td>lif</td>" in page.replace(' class="value"', ""), "a setting that differs"
+    assert "A (resnet20 LIF) is 1" in page
+    assert "<td>LIF</td>" in page.replace(' class="value"', ""), "a setting that differs"
     one = get(board, "/ui/compare", rows=rows["lif"])
     assert "1 row was ticked" in one
     assert f'value="{rows["lif"]}" selected' in one
@@ -149,7 +151,7 @@ def test_chosen_rows_are_drawn_and_listed_with_their_numbers(board) -> None:
     assert page.count("upper bound only</abbr>") == 0
     assert page.count('title="upper bound only"') == 3, "each of its figures is marked"
     everything = get(board, "/ui/curves")
-    assert all(f"resnet20 {variant}" in everything for variant in rows)
+    assert all(f"resnet20 {name}" in everything for name in ("default", "LIF", "ParaLIF"))
 
 
 def test_the_matrix_has_a_cell_a_variant_and_architecture(board) -> None:

@@ -98,7 +98,7 @@ def test_csv_has_a_record_a_point_with_the_numbers_of_the_json(board) -> None:
     assert [r["row"] for r in records] == [p["row"] for p in points]
 
 
-@pytest.mark.parametrize(("form", "text"), [("md", "| resnet20 lif |"), ("latex", "resnet20 lif &")])
+@pytest.mark.parametrize(("form", "text"), [("md", "| resnet20 LIF |"), ("latex", "resnet20 LIF &")])
 def test_tables_for_people_have_a_row_a_line(board, form: str, text: str) -> None:
     assert text in board.get(f"/curves?dataset=digits&format={form}").text
 

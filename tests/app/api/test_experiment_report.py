@@ -10,6 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from app.domain.suites import SUITES
 from app.storage import runs
 from app.storage.engine import Database
 from tests.app.work import Queue
@@ -141,8 +142,9 @@ def test_a_card_has_model_training_figures_with_protocol_data_and_provenance(fil
     response = api.get(shown["model_card"])
     assert response.headers["content-type"] == "text/markdown; charset=utf-8"
     card = response.text
-    assert card.startswith(f"# resnet20 paralif on digits, seed {item['seed']}\n")
-    assert "| quick v1 | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
+    assert card.startswith(f"# resnet20 ParaLIF on digits, seed {item['seed']}\n")
+    suite = f"quick v{SUITES['quick'].version}"
+    assert f"| {suite} | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
     assert "default v2" in card
     assert "spike_mode SB" in card
     assert "CC BY 4.0" in card

@@ -43,6 +43,18 @@ def test_hidden_neurons_are_chosen_by_number_or_by_what_they_tell(api, queue) ->
     assert [one["neuron"] for one in told] == sorted(nearest)
 
 
+def test_neurons_that_fire_always_or_never_are_counted(api, queue) -> None:
+    url = f"/checkpoints/{queue.trained('lif')}/neurons"
+    every = [
+        one for start in range(0, 256, 64)
+        for one in api.post(url, json={"image": GREY, "neurons": list(range(start, start + 64))}).json()["neurons"]
+    ]
+    fired = [sum(one["spikes"]) for one in every]
+    told = api.post(url, json={"image": GREY}).json()["saturated"]
+    assert told == {"always": fired.count(20), "never": fired.count(0)}
+    assert told["never"] > 0
+
+
 def test_what_cannot_be_watched_is_refused_with_its_place(api, queue, problem_of) -> None:
     url = f"/checkpoints/{queue.trained('lif')}/neurons"
     for body, pointer in (

@@ -282,3 +282,16 @@ def test_every_answer_names_its_request_and_takes_a_fit_name_from_the_client(sha
     made = {api.get("/runs", headers={"X-Request-ID": odd}).headers["x-request-id"] for odd in ("a b", "x" * 65, "")}
     assert len(made) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", name) for name in made)
+
+
+def test_a_browser_goes_on_to_the_whole_address_it_asked_for_and_is_told_that_its_key_is_gone(shared) -> None:
+    api, keys = shared
+    with httpx.Client(base_url=api.base_url, headers={"Accept": "text/html"}, trust_env=False) as client:
+        asked = client.get("/ui/leaderboard", params={"dataset": "digits", "eps": "8/255"})
+        assert asked.status_code == 401
+        assert 'value="/ui/leaderboard?dataset=digits&amp;eps=8%2F255"' in asked.text
+        assert "revoked" not in asked.text
+        client.cookies.set("spikeproof_key", "spk_gone")
+        assert "not known here any more, or was revoked" in client.get("/").text
+        client.cookies.set("spikeproof_key", keys["reader"])
+        assert "signed in as <b>reader, with the role reader</b>" in client.get("/ui/sign-in").text

@@ -20,7 +20,7 @@ def test_there_is_one_line_a_row_and_a_point_a_radius_with_its_rows_id() -> None
     figures = [measured(g, s, 0.9 - e * 10 + s / 100, e) for g in ("lif", "default") for s in (0, 1)
                for e in (8 / 255, 2 / 255)]  # fmt: skip
     lines = curves(figures, "f")
-    assert [line["label"] for line in lines] == ["resnet20 default", "resnet20 lif"]
+    assert [line["label"] for line in lines] == ["resnet20 default", "resnet20 LIF"]
     assert [[p["eps_text"] for p in line["points"]] for line in lines] == [["2/255", "8/255"]] * 2
     point = lines[1]["points"][0]
     assert point["row"] == row_id("lif", f"f@{2 / 255}")
@@ -53,5 +53,5 @@ def test_lines_of_one_variant_are_told_apart_by_what_differs_and_no_more() -> No
     branches = [measured(g, 0, 0.5, variant="lif", epochs=e) for g, e in (("a", "<5,5>"), ("b", "<5,9>"))]
     figures = [*branches, measured("default", 0, 0.4)]
     assert [line["label"] for line in curves(figures, "f")] == [
-        "resnet20 default <5>", "resnet20 lif <5,5>", "resnet20 lif <5,9>"
+        "resnet20 default <5>", "resnet20 LIF <5,5>", "resnet20 LIF <5,9>"
     ]

@@ -106,7 +106,7 @@ def test_the_board_has_each_figure_in_words_and_marks_upper_bounds(written: Call
     assert lines.count("92.0 ± 1.0") == 2
     assert "30.0 ± 1.0" in lines
     assert "≤ 30.0 ± 1.0" in lines
-    assert {"upper bound only", "one seed", "robust, lif", "robust, default"} <= set(lines)
+    assert {"upper bound only", "one seed", "robust, LIF", "robust, default"} <= set(lines)
     assert "suite quick v1, L∞ eps 8/255, 100 images" in lines
 
 
@@ -131,7 +131,7 @@ def test_a_clean_accuracy_is_never_called_an_upper_bound(written: Callable[[], s
 def test_the_comparison_names_both_rows_every_difference_and_who_is_a_bound(written: Callable[[], str]) -> None:
     comparison_picture(comparison(b=row(variant="default", verdict="upper bound only")), "png")
     lines = written().splitlines()
-    assert "A: resnet20 lif,  B: resnet20 default" in lines
+    assert "A: resnet20 LIF,  B: resnet20 default" in lines
     assert {"+10.0", "−10.0", "+0.0", "after pgd", "robust", "clean"} <= set(lines)
     assert any(line.endswith("3 common seeds; upper bound only: B") for line in lines)
 

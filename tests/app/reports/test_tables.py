@@ -17,7 +17,7 @@ def figure(mean: float, sd: float | None = None) -> dict[str, Any]:
 def row(**given: Any) -> dict[str, Any]:
     return {
         "id": "r", "rank": 1, "architecture": "resnet20", "variant": "lif", "recipe": "default", "precision": "float32",
-        "epochs": "<5,5>", "settings": "", "clean_accuracy": figure(0.9213, 0.0021),
+        "epochs": "<5,5>", "settings": "", "as_published": [], "clean_accuracy": figure(0.9213, 0.0021),
         "robust_accuracy": figure(0.0, 0.0),
         "attacks": {"fgsm": figure(0.11)}, "verdict": "ok", "draws": 100, "parameters": 5, "as_published": [],
         "protocol": {"norm": "linf", "eps": 8 / 255, "suite": "quick", "images": 1000}, **given,
@@ -73,14 +73,14 @@ def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
     matrix = {"architectures": ["resnet20", "resnet50"],
               "rows": [{"variant": "lif", "cells": {"resnet20": cell, "resnet50": None}}]}  # fmt: skip
     table = matrix_table(matrix)
-    assert table.rows == [["lif", "50.0 ± 10.0 <5>", "–"]]
+    assert table.rows == [["LIF", "50.0 ± 10.0 <5>", "–"]]
     assert [r["architecture"] for r in table.records] == ["resnet20"]
 
 
 def test_a_cell_of_the_matrix_says_how_many_rows_of_other_settings_it_does_not_show() -> None:
     cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "frozen 3", "verdict": "ok", "others": 2}
     table = matrix_table({"architectures": ["resnet18"], "rows": [{"variant": "lif", "cells": {"resnet18": cell}}]})
-    assert table.rows == [["lif", "50.0 ± 10.0 <5> (+2 more)"]]
+    assert table.rows == [["LIF", "50.0 ± 10.0 <5> (+2 more)"]]
     assert [(r["settings"], r["others"]) for r in table.records] == [("frozen 3", 2)]
 
 
@@ -103,4 +103,4 @@ def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
 
 def test_two_rows_of_one_name_are_told_apart_by_what_differs() -> None:
     rows = [row(), row(settings="gain 1"), row(variant="default")]
-    assert [row_label(r, rows) for r in rows] == ["resnet20 lif", "resnet20 lif gain 1", "resnet20 default"]
+    assert [row_label(r, rows) for r in rows] == ["resnet20 LIF", "resnet20 LIF gain 1", "resnet20 default"]
