@@ -19,7 +19,7 @@ def row(**given: Any) -> dict[str, Any]:
         "id": "r", "rank": 1, "architecture": "resnet20", "variant": "lif", "recipe": "default", "precision": "float32",
         "epochs": "<5,5>", "settings": "", "as_published": [], "clean_accuracy": figure(0.9213, 0.0021),
         "robust_accuracy": figure(0.0, 0.0),
-        "attacks": {"fgsm": figure(0.11)}, "verdict": "ok", "draws": 100, "parameters": 5, "as_published": [],
+        "attacks": {"fgsm": figure(0.11)}, "verdict": "ok", "draws": 100, "parameters": 5,
         "protocol": {"norm": "linf", "eps": 8 / 255, "suite": "quick", "images": 1000}, **given,
     }  # fmt: skip
 
