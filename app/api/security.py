@@ -57,6 +57,7 @@ class Gate:
     async def _admit(self, request: Request) -> Actor:
         """Who asks. Raises what refuses them."""
         check_head(request)
+        _check_one_host(request)
         needed = role_needed(request.method, _path(request))
         if needed is None:
             return self._at_an_open_door(request)
@@ -157,6 +158,12 @@ def _in_headers(request: Request) -> str | None:
     if scheme.lower() == "bearer":
         return token.strip() or "no key"
     return request.headers.get("x-api-key")
+
+
+def _check_one_host(request: Request) -> None:
+    """RFC 9112, 3.2: of two names a proxy before us may have believed the other one."""
+    if len(request.headers.getlist("host")) > 1:
+        raise Misdirected("a request has one Host header, this one has several")
 
 
 def _check_name(request: Request) -> None:

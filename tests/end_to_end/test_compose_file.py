@@ -24,7 +24,7 @@ from tests.service import make_settings
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_SECRETS = ROOT / "docker" / "make_secrets.py"
 FILES = sorted(ROOT.glob("docker-compose*.yml"))
-GUIDE = ROOT / "docs" / "lab-server.md"
+GUIDE = ROOT / "docs" / "how-to" / "lab-server.md"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MAIN: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = MAIN["services"]

@@ -124,7 +124,7 @@ def test_it_keeps_no_more_than_it_may() -> None:
 def test_what_is_asked_for_again_outlasts_what_nobody_asks_for() -> None:
     answers = Answers()
     for number in (0, 1, 0, 2):
-        answers.get(number, lambda: 1, lambda: Response(bytes(MOST_BYTES // 3)))
+        answers.get(number, lambda: 1, object, lambda _: Response(bytes(MOST_BYTES // 6)))
     assert list(answers._kept) == [0, 2]
 
 

@@ -126,7 +126,7 @@ def test_presets_are_listed_and_shown_in_every_form(sqlite_api: httpx.Client, pr
     )
     assert [len(stage) for stage in usual["stages"]] == [4]
     assert "images" not in usual["stages"][0][0]["training"]
-    assert small["stages"][0][0]["training"]["images"] == 600
+    assert small["stages"][0][0]["training"]["images"] == 240, "of the wide networks"
     assert "did you mean 'audit'" in problem_of(sqlite_api.get("/presets/audti"), 404)["detail"]
 
 
