@@ -100,7 +100,7 @@ def test_ctrl_c_ends_the_service_while_streams_are_open(service: Service) -> Non
 
     for _ in range(20):
         threading.Thread(target=follow, daemon=True).start()
-    wait_for(lambda: "epoch 1/1000" in service.client().run(run_of(experiment, "train")["id"])["log"])
+    wait_for(lambda: _epochs_done(service.client(), run_of(experiment, "train")["id"]) >= 1)
     assert service.stop() == 0
     assert ended.wait(PATIENCE)
     assert "event: progress" in lines
