@@ -28,7 +28,7 @@ def test_submit_wait_leaderboard_predict_experiments_cancel(service: Service, tm
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     submitted = ask("submit", str(tmp_path / "spec.yaml"), "--wait")
     assert submitted.returncode == 0, submitted.stderr + submitted.stdout
-    assert "[3/3] evaluate resnet20 paralif, seed 0: succeeded" in submitted.stdout
+    assert "[3/3] evaluate resnet20 ParaLIF, seed 0: succeeded" in submitted.stdout
     experiment_id = submitted.stdout.splitlines()[0]
     board = ask("leaderboard", "--dataset", "digits")
     assert "paralif" in board.stdout
