@@ -78,7 +78,7 @@ def find_or_start(url: str | None) -> DatabaseServer:
     if url:
         scheme, _, rest = url.partition("://")
         return DatabaseServer(f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url)
-    initdb, postgres = _binary("initdb"), _binary("postgres")
+    initdb, postgres = binary("initdb"), binary("postgres")
     folder = Path(tempfile.mkdtemp(prefix="spikeproof-pg-"))
     try:
         return _start(initdb, postgres, folder)
@@ -87,7 +87,7 @@ def find_or_start(url: str | None) -> DatabaseServer:
         raise
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     places = [str(p) for p in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
     if found is None:

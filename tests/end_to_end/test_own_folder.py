@@ -1,4 +1,4 @@
-"""A folder of one's own: 4,000 + 500 real CIFAR-10 images, through the API, all three variants."""
+"""A folder of one's own: 2,500 + 500 real CIFAR-10 images, through the API, all three variants."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.conftest import Service, finished
 
-TRAINING = {"epochs": 16, "branch_epochs": 8}
+TRAINING = {"epochs": 12, "branch_epochs": 5}
 EVALUATION = {"images": 100, "eps": ["8/255"], "attacks": [{"name": "fgsm"}, {"name": "pgd"}]}
 
 
@@ -21,7 +21,7 @@ def _spec(variants: list[str], **decoder: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("back_end", ["embedded"], indirect=True)  # what is shown here is the training
 def test_three_variants_learn_a_folder_and_none_withstands_8_255(make_service, real_data, tmp_path) -> None:
     export = [sys.executable, str(real_data / "export.py"), "cifar10", str(tmp_path / "datasets")]
-    subprocess.run([*export, "--train", "4000", "--test", "500"], check=True, capture_output=True)
+    subprocess.run([*export, "--train", "2500", "--test", "500"], check=True, capture_output=True)
     service: Service = make_service(workers="2")
     client = service.client()
     published = client.submit(_spec(["paralif"], gain=1.0))  # runs beside the others, from the same parent
