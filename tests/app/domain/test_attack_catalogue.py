@@ -79,6 +79,13 @@ def test_the_standard_suite_is_autoattacks() -> None:
     assert SUITE_STRENGTH.index("standard") > SUITE_STRENGTH.index("quick") > SUITE_STRENGTH.index("study")
 
 
+def test_the_quick_suite_has_twenty_steps_from_five_starts_and_two_hundred_queries() -> None:
+    fgsm, pgd, square = (dict(stage.parameters) for stage in SUITES["quick"].stages)
+    assert fgsm == ATTACKS["fgsm"].resolve({})
+    assert pgd == ATTACKS["pgd"].resolve({"steps": 20, "restarts": 5})
+    assert square == ATTACKS["square"].resolve({"queries": 200})
+
+
 def test_stages_are_called_by_what_tells_them_apart() -> None:
     spiking = stage_labels(SUITES["spiking"].stages)
     assert spiking[:4] == ["apgd-ce-expected", "apgd-dlr-targeted-expected", "apgd-ce-sampled",

@@ -1,7 +1,7 @@
 """Broken defences are flagged and broken; honest networks, also an adversarially trained one, are not flagged."""
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.domain.attacks import ATTACKS
 from app.domain.protocol import Protocol
-from app.domain.suites import Stage
+from app.domain.suites import SUITES, Stage
 from tests.worker.evaluation import planted
 from tests.worker.evaluation.planted import Planted, perceptron, train
 from worker.evaluation import evaluate_block, summarise
@@ -45,7 +45,7 @@ def small_suite(eps, draws=8, queries=200) -> Protocol:
 
 def evaluated(model, split, protocol, count) -> list[dict]:
     x, y, ids = split.test_x[:count], split.test_y[:count], torch.arange(count)
-    checked = diagnose(model, x, y, ids, protocol=protocol, seed=0)
+    checked = diagnose(model, x, y, ids, protocol=protocol, seed=0) if protocol.diagnostics == "full" else []
     return summarise([evaluate_block(model, x, y, ids, protocol=protocol, seed=0)], protocol, checked)
 
 
@@ -123,6 +123,18 @@ def test_an_honest_network_is_not_flagged(name, networks, digits):
     assert {figure["verdict"] for figure in figures} == {"ok"}
     ran = {c["check"] for figure in figures for c in figure["checks"] if c["verdict"] != "not applicable"}
     assert len(ran) >= 8
+
+
+@pytest.mark.parametrize(("name", "flagged"), [
+    ("plain", set()), ("adversarially trained", set()),
+    ("zero gradient", {"faulty_gradients", "black_box_beats_white_box"}),
+    ("quantised", {"faulty_gradients", "black_box_beats_white_box"}),
+    pytest.param("winners take all", {"black_box_beats_white_box"}, marks=pytest.mark.slow),
+])
+def test_what_the_rows_of_the_quick_suite_say(name, flagged, networks, digits):
+    """Starts enough for an honest network do not make up for a broken gradient."""
+    protocol = replace(small_suite(EPS), stages=SUITES["quick"].stages, diagnostics="rows")
+    assert failing(evaluated(networks(name), digits, protocol, 120)) == flagged
 
 
 @pytest.mark.slow

@@ -141,7 +141,8 @@ def selection_against_fresh(rows: Rows) -> Result:
 
 MASKED = (
     "An attack that sees no gradient should not do better than one that does: the gradient misleads (masked, "
-    "shattered or badly scaled). Attack with another loss, surrogate or more draws."
+    "shattered or badly scaled), or steps and starts were too few. Attack with more of these, or with another loss, "
+    "surrogate or more draws."
 )
 
 
