@@ -123,7 +123,7 @@ class Worker:
     """Reports on the runs in hand, each once a second; now and then an experiment ends, and another is deleted."""
 
     def __init__(self, database: Database, data_dir: Path, live: Sequence[str]) -> None:
-        self._database, self._data_dir = database, data_dir
+        self._database, self._data_dir, self._live = database, data_dir, list(live)
         with database.reading() as session:
             found = [w.run for one in live for w in experiments.runs_of(session, one) if w.run.state == "running"]
             self._number = stored(session)
@@ -155,10 +155,11 @@ class Worker:
             self._end_one(self._number + self.reports // ENDS_EVERY)
 
     def _end_one(self, number: int) -> None:
-        """The lab stays as large as it is: the oldest goes."""
+        """The lab stays as large as it is: the oldest that has ended goes."""
         with self._database.writing() as session:
             add_experiment(session, self._data_dir, number)
-            oldest = session.scalar(select(Experiment.id).order_by(Experiment.id).limit(1))
+            ended = select(Experiment.id).where(Experiment.id.not_in(self._live))
+            oldest = session.scalar(ended.order_by(Experiment.id).limit(1))
             deletion.delete(session, str(oldest))
 
 
