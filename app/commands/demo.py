@@ -10,10 +10,11 @@ from rich.console import Console
 from app.client import Client
 from app.commands.progress_bars import describe, follow, print_board
 from app.domain.errors import SpikeproofError
+from app.domain.presets import stages
 from app.launcher import Launcher
 from app.settings import settings
 
-QUICK_START: dict[str, Any] = {"name": "quick start", "dataset": "digits", "seeds": [0, 1]}
+[[QUICK_START]] = stages("quickstart")
 WORKERS = 2
 
 

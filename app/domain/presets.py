@@ -194,7 +194,7 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset("quickstart", "ResNet-20 in three variants on scikit-learn's digits, in minutes",
-               (({"name": "quick start", "dataset": "digits", "seeds": [0, 1]},),)),
+               (({"name": "quick start", "dataset": "digits", "seeds": [0, 1], "evaluation": {"images": 120}},),)),
         Preset("study-cifar10", "The study's tables for CIFAR-10: ResNet-50 and -18 from ImageNet, <X,Y> by cell",
                _CIFAR10, _study_tables("cifar10", {"name": "the study's cells, CIFAR-10", "training": _SCRATCH})),
         Preset("study-cifar100", "The study's tables for CIFAR-100", _CIFAR100,
