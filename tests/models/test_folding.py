@@ -36,12 +36,13 @@ def gradient(encoder: Encoder, x: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     ("resnet20", "cifar"), ("resnet18", "cifar"), ("resnet18", "imagenet"), ("resnet50", "imagenet"),
 ])  # fmt: skip
 def test_features_and_gradients_are_those_of_the_encoder(architecture: str, stem: str) -> None:
-    encoder = network(architecture, stem).encoder
-    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    """In float64: in float32 the last bit, which is the processor's, may switch a ReLU on, and a gradient jumps."""
+    encoder = network(architecture, stem).encoder.double()
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
     twin = folded(encoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())
     for ours, theirs in zip(gradient(twin, x), gradient(encoder, x), strict=True):
-        assert float((ours - theirs).abs().max()) <= 2e-5 * float(theirs.abs().max())
+        assert float((ours - theirs).abs().max()) <= 1e-10 * float(theirs.abs().max())
 
 
 def test_the_encoder_itself_stays_as_it_is_and_shares_its_hooks() -> None:

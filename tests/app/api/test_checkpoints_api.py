@@ -289,9 +289,9 @@ def test_concurrent_requests_get_what_each_gets_alone(api, trained) -> None:
 
 def test_a_full_queue_says_when_to_come_again(queue, serve, trained, problem_of) -> None:
     small = serve(make_settings(data_dir=queue.data_dir, database_url=queue.database.url, predict_queue=1))
-    body = {"images": [GREY] * 256, "draws": 200}
+    checkpoint, body = trained("lif"), {"images": [GREY] * 256, "draws": 200}
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: predict(small, trained("lif"), json=body), range(4)))
+        answers = list(pool.map(lambda _: predict(small, checkpoint, json=body), range(4)))
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(refused) < 4
     for answer in refused:
