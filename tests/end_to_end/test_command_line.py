@@ -31,7 +31,7 @@ def test_submit_wait_leaderboard_predict_experiments_cancel(service: Service, tm
     assert "[3/3] evaluate resnet20 ParaLIF, seed 0: succeeded" in submitted.stdout
     experiment_id = submitted.stdout.splitlines()[0]
     board = ask("leaderboard", "--dataset", "digits")
-    assert "paralif" in board.stdout
+    assert "ParaLIF" in board.stdout
     assert "<3,2>" in board.stdout
     assert ask("leaderboard", "--dataset", "digits", "--format", "csv").stdout.startswith("rank,architecture")
     assert "by hand" in ask("experiments").stdout
