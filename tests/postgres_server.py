@@ -88,6 +88,7 @@ def find_or_start(url: str | None) -> DatabaseServer:
 
 
 def binary(name: str) -> str:
+    """Where the program is, on PATH or where Debian puts it. Raises NoServer."""
     places = [str(p) for p in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
     if found is None:

@@ -1,6 +1,7 @@
 """The quick start, end to end: `spikeproof demo`."""
 
 import json
+import shutil
 import signal
 import threading
 from typing import Any
@@ -45,8 +46,9 @@ def run_demo() -> None:
     path.write_text(json.dumps(board, indent=2) + "\n")
     print_board(board, console)
     console.print(f"\nThe same as data: {path}")
-    console.print("Now: `make serve`, then for a prediction")
-    console.print(f"  .venv/bin/spikeproof predict {checkpoints[0]['id']} IMAGE.png", highlight=False)
+    command = "spikeproof" if shutil.which("spikeproof") else ".venv/bin/spikeproof"
+    console.print(f"Now: `{command} serve`, then for a prediction", highlight=False)
+    console.print(f"  {command} predict {checkpoints[0]['id']} IMAGE.png", highlight=False)
 
 
 def _check(client: Client, experiment: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import os
 import pwd
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -135,7 +136,8 @@ class Compose:
 
     def exec(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """As `docker compose exec -T`: in the service's place, as its user, with its environment."""
-        inside = self._enter(name, self.running[name].pid) + self._as_user(name) + list(command)
+        place = ["nsenter", "--target", str(self.running[name].pid), "--net", "--mount", "chroot", str(self.root)]
+        inside = [*place, *self._as_user(name), *command]
         return subprocess.run(inside, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
     def volume(self, name: str) -> Path:
@@ -173,9 +175,6 @@ class Compose:
             lines.append(f"mount -o remount,bind,ro {place}")
         return "\n".join(lines)
 
-    def _enter(self, name: str, pid: int) -> list[str]:
-        return ["nsenter", "--target", str(pid), "--net", "--mount", "chroot", str(self.root)]
-
     def _as_user(self, name: str) -> list[str]:
         service = self.services[name]
         user, group = self._user(service.get("user", self.image.user))
@@ -211,7 +210,7 @@ class Compose:
         return bool(self.services[name]["image"] == self.services["secrets"]["image"])
 
     def _stop_signal(self, name: str) -> int:
-        return 2 if name == "postgres" else 15  # STOPSIGNAL of its image
+        return signal.SIGINT if name == "postgres" else signal.SIGTERM  # STOPSIGNAL of its image
 
     def _await(self, name: str, condition: str) -> None:
         process, log = self.running[name], f"{self.folder}/{name}.log"

@@ -12,7 +12,7 @@ import pytest
 def test_the_demo_trains_attacks_and_ranks_three_variants_on_real_digits(tmp_path) -> None:
     environment = {**os.environ, "SPIKEPROOF_DATA_DIR": str(tmp_path)}
     demo = subprocess.run(
-        [sys.executable, "-m", "app.cli", "demo"], env=environment, capture_output=True, text=True, timeout=1500,
+        [sys.executable, "-m", "app.cli", "demo"], env=environment, capture_output=True, text=True, timeout=900,
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr

@@ -105,7 +105,8 @@ class _Walk:
         self.broken, self.pulls = zeros.bool(), zeros.bool()  # in this search; by the last step
 
     def pixels(self) -> Tensor:
-        return torch.sigmoid(2 * self.w)  # (tanh w + 1) / 2, by a kernel whose last bit does not depend on the place
+        """(tanh w + 1) / 2 in float64, rounded: the last bit of the kernel depends on the place, on some processors."""
+        return torch.sigmoid(2 * self.w.double()).to(self.w.dtype)
 
     def state(self) -> tuple[Tensor, ...]:
         return tuple(vars(self).values())
@@ -143,4 +144,4 @@ class _Walk:
 
 
 def _inverse_tanh(x: Tensor) -> Tensor:
-    return torch.atanh((2 * x.double() - 1) * INSIDE).to(x.dtype)  # rounded: MKL's last bit depends on the place
+    return torch.atanh((2 * x.double() - 1) * INSIDE).to(x.dtype)  # rounded, as `pixels`

@@ -56,7 +56,7 @@ def halves_and_whole(model, asked, images, labels, ids, **given):
 @pytest.mark.parametrize("kind", ["rows", "noisy_rows"])
 @pytest.mark.parametrize(("name", "norm"), [(a.name, norm) for a in ATTACKS.values() for norm in a.norms])
 def test_two_halves_are_a_whole_for_every_attack(name, norm, kind, images, labels, ids, protocol, request):
-    """No verdict of a deterministic network depends on company or place; sums over draws do, to rounding."""
+    """No bit of a deterministic network depends on company or place; sums over draws do, to rounding."""
     model, siblings = request.getfixturevalue(kind), [Rows(seed=8).eval(), Rows(keep=0.8, seed=9).eval()]
     asked = protocol("fgsm", small(name), norm=norm, eps=("0.02", "0.05") if norm == "linf" else ("0.1", "0.3"))
     whole, halves, order = halves_and_whole(model, asked, images, labels, ids, siblings=siblings)
@@ -74,11 +74,8 @@ def test_two_halves_are_a_whole_for_every_attack(name, norm, kind, images, label
 
 
 def assert_equal(one, other, model, name: str) -> None:
-    """Verdicts to the bit. A length may differ in its last bit: some processors add at one place of a batch in another
-    order than at another. The same block, begun again, has no such excuse: see below."""
-    noisy = model.stochastic and one.dtype.kind == "f"
-    last_bit = np.finfo(np.float32).eps if name == "norm" else 0
-    np.testing.assert_allclose(one, other, rtol=last_bit, atol=1e-4 if noisy else 0, err_msg=name)
+    atol = 1e-4 if model.stochastic and one.dtype.kind == "f" else 0
+    np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["rows", "noisy_rows"])
