@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 PURELIB_CODE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PURELIB := $(BIN)/python -c $(PURELIB_CODE)
 
-.PHONY: help install demo serve test test-slow check bench bench-gpu docs docs-serve screenshots clean
+.PHONY: help install demo serve test test-slow lint check bench bench-gpu docs docs-serve screenshots clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,9 +46,11 @@ test: $(STAMP) ## every test but the slow ones
 test-slow: $(BENCH_STAMP) ## the slow tier: real training, goldens against the peers
 	$(TEST_ENV) $(BENCH)/bin/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP) ## lint, types, migration drift and quick tests: before every commit
+lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint ## lint, types, migration drift and quick tests: before every commit
 	$(TEST_ENV) $(PYTEST) -m 'not slow' -q --numprocesses 2 --dist loadgroup tests/architecture tests/docs/test_site.py tests/app/domain tests/app/storage/test_migrations.py
 
 bench: $(BENCH_STAMP) ## every comparison with the peers, on one thread of a CPU, in under 20 minutes

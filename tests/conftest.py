@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from app.settings import Settings
 from app.storage import migrate
@@ -29,6 +28,7 @@ from tests.service import make_settings, serving
 REPOSITORY = Path(__file__).resolve().parent.parent
 BACK_ENDS = ("embedded", "lab", "sqlite", "postgresql")
 MADE_ONCE = ("browser", "docs")  # a laboratory, a site
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started: none is to compile it all again
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -161,8 +161,8 @@ def database(backend: str, request: pytest.FixtureRequest, data_dir: Path) -> It
     else:
         opened = Database(request.getfixturevalue("postgres_url"))
         with opened.engine.begin() as connection:
-            names = ", ".join(f'"{table.name}"' for table in Table.metadata.sorted_tables)
-            connection.execute(text(f"TRUNCATE {names} CASCADE"))
+            for table in reversed(Table.metadata.sorted_tables):  # for so few rows quicker than TRUNCATE
+                connection.execute(table.delete())
     yield opened
     opened.close()
 

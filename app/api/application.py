@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import (
@@ -91,15 +93,23 @@ def create_application(config: Settings | None = None) -> FastAPI:
     app.add_middleware(EveryAnswer)
     app.add_middleware(Requests, observe=figures.observe)
     errors.install(app)
+    app.router.routes.extend(_routes())
+    document.describe(app, closed=keys_needed(config.keys, config.reached_at))
+    return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Every application's: what a route takes, FastAPI works out once a process, not once an application."""
+    everything = APIRouter()
     for module in (
         *PAGES,
         experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, predictions,
         attacks, pictures, evaluations, neurons, open_inference, catalogues, reports, trail, health, metrics,
         documentation,
     ):
-        app.include_router(module.router)
-    document.describe(app, closed=keys_needed(config.keys, config.reached_at))
-    return app
+        everything.include_router(module.router)
+    return everything.routes
 
 
 class _BodyLimit:

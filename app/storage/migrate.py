@@ -1,5 +1,6 @@
 """Bringing the database to this version's tables, and back; the revisions are in `migrations`."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def upgrade(database: Database, revision: str = "head") -> None:
     with database.engine.begin() as connection:
         if not database.is_sqlite:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-        _refuse_newer(_revision(connection))
-        command.upgrade(_config(connection), revision)
+        found = _revision(connection)
+        _refuse_newer(found)
+        if revision != "head" or found != newest():
+            command.upgrade(_config(connection), revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
@@ -89,6 +92,7 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@cache
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_located())
 

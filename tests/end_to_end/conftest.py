@@ -27,7 +27,7 @@ PATIENCE = 60  # seconds, of a client on a machine that has other work
 QUICK_TRAINING = {"epochs": 3, "branch_epochs": 2}
 # Where it does not matter with what is attacked: the default suite takes a service many times as long.
 QUICK_EVALUATION = {"images": 10, "eps": ["32/255"], "attacks": [{"name": "fgsm"}]}
-LONG = {"test_command_line", "test_main_job", "test_faults"}
+LONG = {"test_main_job", "test_faults"}
 LONGEST = ("test_submit_wait_leaderboard", "test_a_killed_job_goes_on")  # minutes: in the slow tier on either
 EMBEDDED = pytest.mark.parametrize("back_end", ["embedded"], indirect=True)
 # Minutes each: begun last, one would end alone.

@@ -1,4 +1,4 @@
-"""One attack on one image through the service, by a worker that polls and by one behind a broker."""
+"""One attack on one image through the service."""
 
 import io
 
@@ -8,9 +8,10 @@ import torch
 
 from models import checkpoint
 from models.registry import ModelSpec, build
-from tests.end_to_end.conftest import Service
+from tests.end_to_end.conftest import EMBEDDED, Service
 
 
+@EMBEDDED
 def test_a_worker_attacks_the_image_that_was_sent(service: Service, tmp_path) -> None:
     torch.manual_seed(0)
     file = tmp_path / "net.safetensors"

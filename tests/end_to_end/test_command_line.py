@@ -21,6 +21,7 @@ def spikeproof(*words: str, url: str = "http://127.0.0.1:1", data_dir: str = "."
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
+@EMBEDDED
 def test_submit_wait_leaderboard_predict_experiments_cancel(service: Service, tmp_path) -> None:
     def ask(*words: str):
         return spikeproof(*words, url=service.url)
@@ -54,6 +55,7 @@ def test_a_bad_file_is_refused_in_one_line(service: Service, tmp_path) -> None:
         assert "Traceback" not in answer.stderr
 
 
+@EMBEDDED
 def test_a_preset_is_submitted_by_its_name_and_not_beside_a_file(service: Service) -> None:
     submitted = spikeproof("submit", "--preset", "quickstart", "--small", url=service.url)
     assert submitted.returncode == 0, submitted.stderr

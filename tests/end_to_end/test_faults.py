@@ -44,6 +44,7 @@ def _results(client, experiment) -> tuple[list[str], list[dict]]:
     return sha256, robust
 
 
+@EMBEDDED
 def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_service) -> None:
     client = make_service().client()
     spec = {**TRAINING, "evaluation": TWO_BLOCKS}
@@ -69,6 +70,7 @@ def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_as_a_quiet_one(make_s
 
 
 @pytest.mark.slow
+@EMBEDDED
 def test_a_job_that_stalls_while_its_heartbeat_lives_is_stopped_and_goes_on_from_its_checkpoint(make_service) -> None:
     service = make_service(stall_seconds="30", grace_seconds="1")  # a busy machine takes a while to import torch
     client = service.client()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.conftest import Service, finished
 
-TRAINING = {"epochs": 12, "branch_epochs": 5}
+TRAINING = {"image_size": 16, "epochs": 20, "branch_epochs": 6}
 EVALUATION = {"images": 100, "eps": ["8/255"], "attacks": [{"name": "fgsm"}, {"name": "pgd"}]}
 
 
@@ -28,13 +28,13 @@ def test_three_variants_learn_a_folder_and_none_withstands_8_255(make_service, r
     finished(client, _spec(["default", "lif", "paralif"]))
     client.wait(published["id"])
     board = client.leaderboard("cifar10")
-    rows = {row["variant"]: row for row in board["rows"] if not row["settings"]}
+    rows = {row["variant"]: row for row in board["rows"] if "gain" not in row["settings"]}
     assert board["protocol"]["eps_text"] == "8/255"
     for row in rows.values():
-        assert row["clean_accuracy"]["mean"] >= 0.45
+        assert row["clean_accuracy"]["mean"] >= 0.42
         assert row["robust_accuracy"]["mean"] <= 0.05
         assert row["verdict"] == "ok"
     assert rows["paralif"]["clean_accuracy"]["mean"] > rows["default"]["clean_accuracy"]["mean"] - 0.03
     # The published read-out, a mean of spikes as logits, learns less.
-    [gain_1] = [row for row in board["rows"] if row["settings"] == "gain 1"]
+    [gain_1] = [row for row in board["rows"] if "gain 1" in row["settings"]]
     assert gain_1["clean_accuracy"]["mean"] < rows["paralif"]["clean_accuracy"]["mean"]
