@@ -76,7 +76,7 @@ def problem(
     retry = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
     said = {**retry, **(headers or {})}
     if request.scope["path"].startswith("/ui/") and not request.scope["path"].startswith("/ui/static/"):
-        return page(problem_page(body), status, said)
+        return page(problem_page(body | {"query": bool(request.scope["query_string"])}), status, said)
     return JSONResponse(body | members, status_code=status, media_type=MEDIA_TYPE, headers=said)
 
 

@@ -101,7 +101,8 @@ def show_matrix(
     format: AnyFormat = None,
 ) -> Response:
     """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured. Of several rows in one cell, as of several
-    freeze depths, the one measured last is shown and the `others` are counted: filter to tell them apart."""
+    freeze depths, the one measured last is shown, of float32 before one of int8, and the `others` are counted: filter
+    to tell them apart."""
     measured = measured_of(services, dataset, norm, suite=suite)
     shown = _shown(measured, dataset, norm, eps)
     chosen = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]

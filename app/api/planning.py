@@ -18,7 +18,7 @@ from app.domain.weights import WeightsSource
 from app.storage import datasets, durations, experiments, results, runs, weights
 from app.storage.tables import Checkpoint, Run
 
-_SHOWN = ("architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
+_SHOWN = ("architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings", "precision")
 
 
 def planned_runs(spec: ExperimentSpec, services: Services) -> list[PlannedRun]:

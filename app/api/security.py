@@ -26,7 +26,9 @@ from app.storage.tables import ApiKey
 
 COOKIE = "spikeproof_key"
 SIGNED_IN = "spikeproof_signed_in"  # tells scripts, which cannot see the key, that there is one
+SIGN_IN = "/ui/sign-in"
 KEY_GONE = "The key of this browser is not known here any more, or was revoked."
+_WHICH_KEY = f"a key is needed: send Authorization: Bearer KEY, or X-API-Key: KEY; a browser signs in at {SIGN_IN}"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 logger = get_logger(__name__)
 
@@ -79,7 +81,7 @@ class Gate:
 
     def _without_a_key(self, request: Request) -> Actor:
         if self._closed:
-            raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or X-API-Key: KEY")
+            raise Unauthorized(_WHICH_KEY if COOKIE not in request.cookies else f"{KEY_GONE} Sign in at {SIGN_IN}")
         self._check_host(request)
         return Actor(LOCAL.name, LOCAL.role, request_id=request_id(request))
 

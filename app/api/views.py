@@ -80,6 +80,7 @@ def checkpoint(row: Checkpoint) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in names}, "created_at": utc(row.created_at), "parent": row.parent_id,
         "metrics": row.metrics, "epochs": row.spec["epochs"],
+        "precision": row.spec["model"].get("precision", "float32"),
     }
 
 

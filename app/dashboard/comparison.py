@@ -36,6 +36,7 @@ def choosing_page(
     chosen = [name for name in ticked if name in dict(rows)] + [name for name, _ in rows if name not in ticked]
     return render(
         "choose_two.html", board=board, ticked=ticked, enough=len(rows) > 1,
+        measured=bool(offered["suite"]),
         fields=fields(("dataset", "norm", "eps", "suite"), offered, datasets, query),
         sides=[Field(side, side.upper(), rows, chosen[at]) for at, side in enumerate("ab")] if len(rows) > 1 else [],
     )
@@ -93,5 +94,6 @@ def _line(letter: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    rest = f", {row['settings']}" if row["settings"] else ""
-    return f"{row['architecture']} {variant_name(row['variant'])} {row['epochs']}{rest}"
+    rest = [row["precision"]] if row["precision"] != "float32" else []
+    rest += [row["settings"]] if row["settings"] else []
+    return ", ".join([f"{row['architecture']} {variant_name(row['variant'])} {row['epochs']}", *rest])

@@ -21,6 +21,7 @@ def curves_page(answer: Mapping[str, Any], offered: Mapping[str, Any], datasets:
     ticked = [value for name, value in query if name == "rows"]
     return render(
         "curves.html", answer=answer, lines=lines, ticked=ticked, drawn=min(len(lines), MOST_LINES),
+        measured=bool(offered["suite"]),
         fields=[first, _attack(answer, offered, query), *others], more=fields(_MORE, offered, datasets, query),
         more_open=any(name in _MORE for name, _ in query), chart=chart(_drawn(lines), answer["norm"], answer["chance"]),
         radii=dict(sorted((p["eps"], p["eps_text"]) for line in lines for p in line["points"])),

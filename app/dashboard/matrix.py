@@ -20,5 +20,5 @@ def matrix_page(matrix: Mapping[str, Any], offered: Mapping[str, Any], datasets:
         "matrix.html", matrix=matrix, fields=[first, metric, *others],
         downloads=downloads("/leaderboard/matrix", query),
         empty=not any(cell for line in matrix["rows"] for cell in line["cells"].values()),
-        board=address("/ui/leaderboard", board),
+        measured=bool(offered["suite"]), board=address("/ui/leaderboard", board),
     )

@@ -37,8 +37,9 @@ def choice(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(checkpoint: Mapping[str, Any]) -> str:
-    """`"resnet20 ParaLIF, seed 1, <20,10>"`."""
-    network = f"{checkpoint['architecture']} {variant_name(checkpoint['variant'])}"
+    """`"resnet20 ParaLIF, seed 1, <20,10>"`, and int8 where it is quantised."""
+    rounded = f" {checkpoint['precision']}" if checkpoint["precision"] != "float32" else ""
+    network = f"{checkpoint['architecture']} {variant_name(checkpoint['variant'])}{rounded}"
     return f"{network}, seed {checkpoint['seed']}, {checkpoint['epochs']}"
 
 

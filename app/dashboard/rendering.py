@@ -53,5 +53,5 @@ def sign_in_page(then: str, problem: str, known_as: str | None = None) -> str:
 
 
 def problem_page(problem: Mapping[str, Any]) -> str:
-    """A problem document as a page."""
+    """A problem document as a page; `query`: whether it was asked for with one."""
     return render("problem.html", problem=problem)

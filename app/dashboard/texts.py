@@ -42,9 +42,10 @@ def _time(utc: str) -> datetime:
 
 
 def run_name(run: dict[str, Any]) -> str:
-    """`"train resnet20 default <2>, seed 0"`, with the branch seed where there is one."""
+    """`"train resnet20 default <2>, seed 0"`, with the branch seed where there is one, and int8 where it is."""
     branch = f", branch seed {run['branch_seed']}" if run["branch_seed"] is not None else ""
     network = f"{run['architecture']} {variant_name(run['variant'])} {run['epochs']}"
+    network += f" {run['precision']}" if run["precision"] != "float32" else ""
     return f"{run['kind']} {network}, seed {run['seed']}{branch}"
 
 

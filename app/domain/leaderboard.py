@@ -296,7 +296,7 @@ def matrix(
 ) -> dict[str, Any]:
     """The study's layout: variants down, architectures across; each cell mean, sd, n and `<X, Y>`.
 
-    A cell with several recipes shows the one measured last and counts the others.
+    A cell with several rows shows the one measured last, of float32 before one of int8, and counts the others.
     """
     cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     when: dict[str, float] = defaultdict(float)
@@ -309,7 +309,7 @@ def matrix(
     for variant in VARIANTS:
         line: dict[str, Any] = {"variant": variant, "cells": {}}
         for architecture in architectures:
-            found = sorted(cells[variant, architecture], key=lambda r: when[r["id"]])
+            found = sorted(cells[variant, architecture], key=lambda r: (r["precision"] == "float32", when[r["id"]]))
             line["cells"][architecture] = _cell(found, metric) if found else None
         rows.append(line)
     return {"metric": metric, "architectures": list(architectures), "rows": rows}

@@ -17,7 +17,7 @@ from app.domain.subject import shown_subject
 from app.storage.tables import ExperimentRun, Run
 
 MOST_KNOWN = 10_000
-_SHOWN = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings")
+_SHOWN = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings", "precision")
 Subject = Mapping[str, Any]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from app.domain.architectures import variant_name
 from app.domain.epsilon import format_epsilon
 from app.domain.protocol import Protocol
 from app.storage import artifacts
@@ -40,8 +41,9 @@ def _heading(job: Job, protocol: Protocol, eps: str, verdicts: Sequence[Mapping[
     right = [row for row in verdicts if row["clean_majority"]]
     fooled = sum(not row["majority"] for row in right)
     draws = ", answers by vote of the draws" if subject["variant"] != "default" else ""
+    network = f"{subject['architecture']} {variant_name(subject['variant'])}"
     return Heading(
-        f"{subject['architecture']} {subject['variant']} on {subject['dataset']}, {_NORMS[protocol.norm]} eps {eps}",
+        f"{network} on {subject['dataset']}, {_NORMS[protocol.norm]} eps {eps}",
         f"suite {protocol.suite} v{protocol.suite_version}, seed {subject['seed']}: of {len(verdicts)} images "
         f"{len(right)} are right unattacked, and {fooled} of those are fooled{draws}; the first of either kind",
     )

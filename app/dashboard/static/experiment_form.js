@@ -89,7 +89,8 @@ function row(run) {
   const line = document.createElement("tr");
   const [what, time] = [document.createElement("td"), document.createElement("td")];
   const branch = run.branch_seed === null ? "" : `/${run.branch_seed}`;
-  what.textContent = `${run.kind} ${run.architecture} ${variants[run.variant]} ${run.epochs}, seed ${run.seed}${branch}`;
+  const rounded = run.precision === "float32" ? "" : ` ${run.precision}`;
+  what.textContent = `${run.kind} ${run.architecture} ${variants[run.variant]} ${run.epochs}${rounded}, seed ${run.seed}${branch}`;
   const note = document.createElement("small");
   note.className = "quiet";
   note.textContent = run.reused ? "" : (run.basis ?? run.reason);

@@ -86,7 +86,7 @@ async function image() {
   const address = `/datasets/${encodeURIComponent(network().dataset)}/images/${encodeURIComponent(form.test_image.value)}`;
   const about = await ask(address).catch((error) => {
     const detail = `test images have the numbers 0 to ${dataset().test_size - 1}`;
-    throw dataset().present === false ? error : Object.assign(error, { faults: [{ pointer: "/test_image", detail }] });
+    throw [404, 422].includes(error.status) ? Object.assign(error, { faults: [{ pointer: "/test_image", detail }] }) : error;
   });
   const found = await fetch(about.image);
   if (!found.ok) throw new Error(`the image cannot be had: the service answered ${found.status}`);

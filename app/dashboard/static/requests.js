@@ -6,11 +6,12 @@
 const PAUSE = 400; // ms between looks at a run that works
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
-// A refusal in the words of the problem document; `faults` are those of single fields: {pointer, detail}.
+// A refusal in the words of the problem document; `faults` are those of single fields: {pointer, detail}; `status` is HTTP's.
 export class Refused extends Error {
   constructor(answer, status) {
     super(inWords(answer, status));
     this.faults = answer.errors ?? [];
+    this.status = status;
   }
 }
 
