@@ -92,7 +92,7 @@ def experiment_page(
     return render(
         "experiment.html", e=experiment, differs=differs, rest=rest, graph=graph(runs), counts=counts,
         trainings=trainings, results=_results(runs, figures), boards=_boards(experiment, figures),
-        unfinished=[run for run in runs if run["state"] in RETRIABLE],
+        failures=failures(runs), unfinished=[run for run in runs if run["state"] in RETRIABLE],
         live=any(run["state"] in ("queued", "running") for run in runs),
         missing=permissions(actor, experiment["id"]), actor=actor, worker=worker, first_log=_first_log(runs),
     )
@@ -105,6 +105,12 @@ def training_of(run: dict[str, Any], metrics: Mapping[str, Any]) -> dict[str, An
     label = f"{run['architecture']} {variant_name(run['variant'])}, seed {seeds}"
     return {"id": run["id"], "name": run_name(run), "label": label, "kind": run["kind"], "variant": run["variant"],
             "epochs": epochs}  # fmt: skip
+
+
+def failures(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs that failed by themselves: what depends on them failed with them."""
+    failed = {run["id"] for run in runs if run["state"] == "failed"}
+    return [run for run in runs if run["id"] in failed and run["depends_on"] not in failed]
 
 
 def _first_log(runs: Sequence[dict[str, Any]]) -> str:
