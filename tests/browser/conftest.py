@@ -4,6 +4,7 @@ host for anything fails the test that opened it.
 SPIKEPROOF_TEST_CHROMIUM names the browser, else it is `chromium` on PATH, else the one that Playwright installed.
 """
 
+import io
 import json
 import os
 import shutil
@@ -11,14 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Error, FilePayload, Page, Request, Response, sync_playwright
 
+from app.storage import api_keys
+from app.storage.engine import Database
+from app.storage.tables import Run
+from tests.app.work import Queue
 from tests.conftest import skip_or_fail
 from tests.end_to_end.conftest import Service, finished
+from tests.service import make_settings, serving
 
 SPEC: dict[str, Any] = {
     "name": "browser", "dataset": "digits", "seeds": [0, 1], "variants": ["default", "paralif"],
@@ -79,6 +88,45 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(service, finished(service.client(), SPEC))
     finally:
         service.stop()
+
+
+@dataclass
+class Guarded:
+    """A service that asks for keys, without workers, and an experiment on it whose figures are made up."""
+
+    url: str
+    queue: Queue
+    experiment: str
+    checkpoint: str
+
+    def key(self, role: Any, name: str = "") -> str:
+        """A new key."""
+        return str(self.queue.do(api_keys.create, name or f"a {role} {os.urandom(3).hex()}", role)[1])
+
+    def signed_in(self, page: Page, key: str) -> None:
+        """From the page that asks for a key."""
+        page.get_by_label("Key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_load_state()  # and with it the scripts
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    shutil.copyfile(sqlite_template, folder / "spikeproof.db")
+    settings = make_settings(data_dir=folder, keys="always")
+    database = Database(settings.resolved_database_url)
+    queue = Queue(database, folder)
+    checkpoint = queue.trained()
+    experiment = queue.submit(name="made up", variants=["default", "lif"], seeds=[1, 2])
+    queue.work_off(_made_up)
+    with serving(settings) as client:
+        yield Guarded(str(client.base_url), queue, experiment, checkpoint)
+    database.close()
+
+
+def _made_up(run: Run) -> dict[str, float]:
+    return {"robust_accuracy": {"default": 0.3, "lif": 0.6}[run.spec["subject"]["variant"]]}
 
 
 @dataclass
@@ -145,6 +193,20 @@ def serious_faults(page: Page) -> list[str]:
         for fault in found["violations"] if fault["impact"] in SERIOUS
         for node in fault["nodes"]
     ]
+
+
+def column(page: Page, header: str) -> list[str]:
+    """The first words of a column of a board, top down."""
+    at = page.get_by_role("columnheader", name=header, exact=True).evaluate("cell => cell.cellIndex")
+    cells = page.locator(f"table.board > tbody > tr > :nth-child({at + 1})")
+    return [text.split()[0] for text in cells.all_inner_texts()]
+
+
+def picture() -> FilePayload:
+    """An image of one's own, of the size of digits."""
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(out, "PNG")
+    return {"name": "mine.png", "mimeType": "image/png", "buffer": out.getvalue()}
 
 
 def scrolls_sideways(page: Page) -> bool:

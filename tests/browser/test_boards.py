@@ -5,17 +5,10 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Lab, scrolls_sideways, serious_faults
+from tests.browser.conftest import Lab, column, scrolls_sideways, serious_faults
 
 PATIENCE = 60_000  # milliseconds, for plotly.js on a machine that has other work
 BOARD = "/ui/leaderboard?dataset=digits&eps=8/255"
-
-
-def column(page: Page, header: str) -> list[str]:
-    """The texts of a column, top down."""
-    at = page.get_by_role("columnheader", name=header, exact=True).evaluate("cell => cell.cellIndex")
-    cells = page.locator(f"table.board > tbody > tr > :nth-child({at + 1})")
-    return [text.split()[0] for text in cells.all_inner_texts()]
 
 
 def test_filters_work_without_javascript(lab: Lab, chromium: Browser) -> None:
@@ -40,6 +33,20 @@ def test_columns_sort_by_keyboard_and_say_how(lab: Lab, visit: Callable[..., Pag
     page.keyboard.press("Enter")
     expect(header).to_have_attribute("aria-sort", "descending")
     assert column(page, "variant") == ["ParaLIF", "default"]
+
+
+def test_the_variant_stays_beside_the_figures_of_a_wide_board(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD, width=390)
+    page.get_by_role("region", name="Leaderboard").evaluate("region => { region.scrollLeft = region.scrollWidth; }")
+    shown = """cell => {
+      const { left, right, top, bottom } = cell.getBoundingClientRect();
+      return cell.contains(document.elementFromPoint((left + right) / 2, (top + bottom) / 2));
+    }"""
+    for name in ("variant", "pgd %"):
+        header = page.get_by_role("columnheader", name=name, exact=True)
+        header.scroll_into_view_if_needed()
+        assert header.evaluate(shown), name
+    assert page.locator("table.board tbody .variant").first.evaluate(shown)
 
 
 def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> None:
@@ -69,6 +76,12 @@ def test_ticked_rows_are_drawn_and_the_chart_follows_the_theme(lab: Lab, visit: 
     expect(line).not_to_have_css("stroke", before)
     page.get_by_role("link", name="Draw all rows").click()
     expect(traces).to_have_count(4, timeout=PATIENCE)
+
+
+def test_a_board_without_figures_says_how_to_get_some(lab: Lab, visit: Callable[..., Page]) -> None:
+    for path in ("leaderboard", "curves", "matrix", "compare"):
+        page = visit(f"{lab.url}/ui/{path}?dataset=cifar10")
+        expect(page.locator("main")).to_contain_text("Nothing has been measured on cifar10 yet. Set up an experiment")
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd"])

@@ -1,28 +1,19 @@
 """Checkpoints, playground, architectures, neurons: what people do there, in a real browser on a real service."""
 
-import io
 import re
 from collections.abc import Callable
 from typing import Any
 
 import httpx
-import numpy as np
-from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Lab
+from tests.browser.conftest import Lab, picture
 
 WORK = 60_000  # ms that a run may take on a busy machine
 
 
 def ask(lab: Lab, path: str) -> Any:
     return httpx.get(f"{lab.url}{path}").raise_for_status().json()
-
-
-def picture() -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(out, "PNG")
-    return out.getvalue()
 
 
 def test_checkpoints_are_filtered_by_the_address_and_lead_to_their_pages(lab: Lab, visit: Callable[..., Page]) -> None:
@@ -67,22 +58,44 @@ def test_figures_are_verified_from_the_page(lab: Lab, visit: Callable[..., Page]
     expect(page.locator("#verified")).to_contain_text("Agrees: all")
 
 
-def test_a_test_image_is_attacked_by_keyboard(lab: Lab, visit: Callable[..., Page]) -> None:
-    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('paralif')}&test_image=9&eps=64/255")
+def test_a_test_image_is_attacked_with_parameters_of_ones_own_once_they_are_right(
+    lab: Lab, visit: Callable[..., Page]
+) -> None:
+    address = f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('paralif')}&test_image=9&eps=64/0"
+    page = visit(address, refused=(422,))
     expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)  # the first answer loads torch
     expect(page.get_by_role("status")).to_contain_text("Test image 9")
-    page.locator("select[name=attack]").select_option("fgsm")
-    page.locator("input[name=eps]").press("Enter")
+    page.locator("select[name=attack]").select_option("mifgsm")
+    steps, momentum = (page.get_by_label(name, exact=True) for name in ("steps", "momentum"))
+    eps = page.locator("input[name=eps]")
+    page.get_by_text("Its parameters").click()
+    steps.fill("0")
+    momentum.fill("much")
+    page.get_by_role("button", name="Attack it").click()
+    expect(page.locator("#eps-fault")).to_contain_text("64/0")
+    expect(page.get_by_role("status")).to_contain_text("What is marked above cannot be done")
+    eps.fill("64/255")
+    eps.press("Enter")
+    expect(page.locator("#eps-fault")).to_be_hidden()
+    expect(page.locator("#parameter-steps-fault")).to_contain_text("1")
+    expect(page.locator("#parameter-momentum-fault")).to_contain_text("number")
+    expect(steps).to_be_focused()
+    steps.fill("3")
+    momentum.fill("0.5")
+    steps.press("Enter")
     expect(page.locator("#after caption")).to_contain_text("100 fresh draws", timeout=WORK)
-    expect(page.locator("#facts")).to_contain_text("64.00")
+    expect(page.locator("#before caption")).to_contain_text("Answer before")
+    expect(page.locator("#facts")).to_contain_text("mifgsm")
+    expect(page.locator("#facts")).to_contain_text("64/255")
     assert page.locator("#attacked").evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
     expect(page.locator("#after td.number").first).to_contain_text("±")
+    run = ask(lab, "/runs?kind=attack&limit=1")["items"][0]
+    assert ask(lab, f"/runs/{run['id']}")["spec"]["parameters"] == {"steps": 3, "momentum": 0.5}
 
 
 def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}")
-    sent = {"name": "mine.png", "mimeType": "image/png", "buffer": picture()}
-    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([sent])
+    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([picture()])
     expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
     page.get_by_label("true class").select_option("3")
     page.get_by_role("button", name="Attack it").click()

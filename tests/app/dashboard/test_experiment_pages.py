@@ -1,11 +1,14 @@
 """What the pages of experiments are made from: graph, settings, words, controls. In a browser: tests/browser."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from app.dashboard.experiment_form import controls
-from app.dashboard.experiments import graph, permissions, settings
+from app.dashboard.experiment_form import controls, form_page
+from app.dashboard.experiments import failures, graph, permissions, settings
 from app.dashboard.texts import between, duration, setting_text
 from app.domain.access import LOCAL, Actor
 from app.domain.spec import DecoderSpec, ExperimentSpec, TrainingSpec
@@ -21,6 +24,13 @@ def test_the_graph_has_each_run_once_below_the_one_whose_checkpoint_it_is_about(
     assert [node.run["id"] for node in roots] == ["train", "other"]
     assert [node.run["id"] for node in roots[0].children] == ["a", "branch"]
     assert [node.run["id"] for node in roots[0].children[1].children] == ["b"]
+
+
+def test_failures_are_those_that_no_other_failure_explains() -> None:
+    states = {"train": "failed", "branch": "failed", "other": "succeeded", "its evaluation": "failed", "good": "queued"}
+    parents = {"branch": "train", "its evaluation": "other"}
+    runs = [run(name, parents.get(name)) | {"state": state} for name, state in states.items()]
+    assert [one["id"] for one in failures(runs)] == ["train", "its evaluation"]
 
 
 def test_what_differs_from_the_defaults_comes_first_and_nothing_is_left_out() -> None:
@@ -60,6 +70,22 @@ def test_each_button_asks_for_the_role_that_its_call_needs() -> None:
         "submit": None, "cancel": None, "retry": None, "archive": "admin",
     }
     assert permissions(Actor("x", "reader"), "id")["cancel"] == "submitter"
+
+
+def leaves(model: type[BaseModel], place: str = "") -> Iterator[str]:
+    """JSON pointers of all that the body may say."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
+        yield from leaves(inner, f"{place}/{name}") if nested else [f"{place}/{name}"]  # type: ignore[arg-type]
+
+
+def test_the_form_has_a_control_for_every_field_of_the_api() -> None:
+    """Else a template would lose what it cannot say."""
+    page = form_page([], {}, LOCAL)
+    assert set(re.findall(r'data-pointer="([^"]+)"', page)) == {*leaves(ExperimentSpec)}
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
 
 
 def test_controls_have_the_choices_limits_and_defaults_of_the_api() -> None:
