@@ -9,15 +9,16 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Guarded
 
 MOST_STOPS = 70
-FOCUSED = "element => element === document.activeElement"
-# What is wrong with where the focus is: null where it can be seen.
-UNSEEN = """() => {
+# Whether the target has the focus, and why the focus cannot be seen, if so.
+STOP = """target => {
   const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
   const name = `${at.tagName} ${at.id} ${at.textContent.slice(0, 30)}`;
-  if (at === document.body) return "nothing has the focus";
-  if (style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2) return `no outline: ${name}`;
   const across = box.width && box.right > 0 && box.left < innerWidth;
-  return across && box.height && box.bottom > 0 && box.top < innerHeight ? null : `not on the screen: ${name}`;
+  const shown = across && box.height && box.bottom > 0 && box.top < innerHeight;
+  let unseen = shown ? null : `not on the screen: ${name}`;
+  if (style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2) unseen = `no outline: ${name}`;
+  if (at === document.body) unseen = "nothing has the focus";
+  return [at === target, unseen];
 }"""
 
 
@@ -25,8 +26,9 @@ def go_to(page: Page, target: Locator, key: str = "Tab") -> None:
     """Presses the key until `target` has the focus; each stop on the way must be seen."""
     for _ in range(MOST_STOPS):
         page.keyboard.press(key)
-        assert page.evaluate(UNSEEN) is None
-        if target.evaluate(FOCUSED):
+        there, unseen = target.evaluate(STOP)
+        assert unseen is None
+        if there:
             return
     raise AssertionError(f"{MOST_STOPS} stops do not lead to {target}")
 
