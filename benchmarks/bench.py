@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import attack_rows, gradient_rows, network, neuron_rows
+from benchmarks import attack_rows, gradient_rows, network, neuron_rows, training_rows
 from benchmarks.contest import Contest, Row, play
 from models.folding import folded
 
@@ -48,15 +48,19 @@ def lab(device: str, count: int, *, invented: bool = False) -> attack_rows.Lab:
 def makers(device: str) -> list[Maker]:
     place = lab(device, IMAGES)
     print(f"batches that cost least: {place.batch} images for ours, {place.peers_batch} for the peers'", flush=True)
-    return [*attack_rows.contests(place), *gradient_rows.contests(place), *neuron_rows.contests(device)]
+    return [*attack_rows.contests(place), *gradient_rows.contests(place), *neuron_rows.contests(device),
+            *training_rows.contests(place.x0, place.labels, device)]
 
 
 def quick(device: str) -> list[Maker]:
-    """Two rows whose peers are our own writing."""
+    """Rows whose peers are our own writing."""
     place = lab(device, 4, invented=True)
     return [
         lambda: gradient_rows.contest(place, "gradient over 20 draws, ParaLIF", "sampled", 20, 15.0, repeats=1),
         lambda: neuron_rows.contests(device)[0](),
+        lambda: training_rows.contest(
+            place.x0, place.labels, "resnet20", 3, 1.0, image_size=None, repeats=1, device=device
+        ),
     ]
 
 

@@ -56,7 +56,9 @@ def _disk_use() -> str:
     """Of the runs, and of everything."""
     folder = settings().data_dir
     runs, total = artifacts.folder_bytes(folder / "runs"), artifacts.folder_bytes(folder)
-    return f"{size_text(total)} in the data folder, {size_text(runs)} of it by runs; `spikeproof gc` frees what is dead"
+    features = artifacts.folder_bytes(artifacts.features_folder(folder))
+    return (f"{size_text(total)} in the data folder, {size_text(runs)} of it by runs, {size_text(features)} features "
+            "of frozen layers; `spikeproof gc` frees what is dead")
 
 
 def _database() -> Check:

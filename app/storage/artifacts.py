@@ -10,6 +10,7 @@
     DATA_DIR/datasets/NAME/{train,test}/CLASS/*         data sets of one's own
     DATA_DIR/downloads/NAME/...                         files of published data sets
     DATA_DIR/cache/datasets/...                         both, decoded once
+    DATA_DIR/cache/features/KEY.npy                     what frozen layers put out, see `worker.training.features`
 """
 
 import os
@@ -32,6 +33,11 @@ def attempt_folder(data_dir: Path, run_id: str, attempt: int) -> Path:
     folder = run_folder(data_dir, run_id) / f"attempt-{attempt}"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def features_folder(data_dir: Path) -> Path:
+    """Where the outputs of frozen layers are kept: nothing that could not be computed again."""
+    return data_dir / "cache" / "features"
 
 
 def relative(data_dir: Path, path: Path) -> str:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from app.domain.errors import Conflict
+from app.domain.file_locks import in_use, remove_unused
 from app.domain.lifecycle import TERMINAL
+from app.storage import artifacts
 from app.storage.engine import Database
 from app.storage.references import Reference, RunState, references, run_states
 
@@ -36,6 +38,7 @@ class Garbage:
     path: Path
     size: int
     reason: str
+    shared: bool = False  # only while no job uses it
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,15 @@ def survey(
         detail = f"the database knows none of the {len(folders)} runs that have files in {data_dir}; look at"
         raise Conflict(f"{detail} SPIKEPROOF_DATABASE_URL and SPIKEPROOF_DATA_DIR; --force frees them all the same")
     missing = [one for one in wanted if not (data_dir / one.path).is_file()]
-    garbage = _judge(listed, data_dir, {one.path for one in wanted}, states)
+    dead = _judge(listed, data_dir, {one.path for one in wanted}, states)
     idle = [f for f in folders if f.name not in states or states[f.name].state in TERMINAL]
-    return Survey([*garbage, *halves], missing, [*idle, *_old_folders(data_dir, before)])
+    garbage = [*dead, *halves, *_unused_features(data_dir, before)]
+    return Survey(garbage, missing, [*idle, *_old_folders(data_dir, before)])
 
 
 def remove(found: Survey) -> list[Garbage]:
     """Removes it; what someone else removed meanwhile does not count."""
-    freed = [one for one in found.garbage if _unlink(one.path)]
+    freed = [one for one in found.garbage if (remove_unused if one.shared else _unlink)(one.path)]
     for folder in found.idle:
         _remove_empty(folder)
     return freed
@@ -130,6 +134,16 @@ def _halves(data_dir: Path, before: float) -> Iterator[Garbage]:
         for path in data_dir.glob(pattern):
             if not path.is_dir() and (found := path.lstat()).st_mtime <= before:
                 yield Garbage(path, found.st_size, reason)
+
+
+def _unused_features(data_dir: Path, before: float) -> Iterator[Garbage]:
+    """Last opened before then, and used by nobody; a job that wants them computes them again."""
+    for path in artifacts.features_folder(data_dir).glob("*.npy"):
+        found = path.lstat()
+        if found.st_mtime <= before and not in_use(path):
+            half = path.name.startswith(".")
+            reason = "features that were computed in part" if half else "frozen features that no training reads"
+            yield Garbage(path, found.st_size, reason, shared=True)
 
 
 def _judge(

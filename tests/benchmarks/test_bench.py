@@ -24,7 +24,7 @@ def test_a_tiny_set_of_rows_is_measured_and_written(tmp_path: Path, capsys: pyte
     found = json.loads((tmp_path / "latest.json").read_text())
     assert set(found) == {"machine", "versions", "rows"}
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert len(found["rows"]) == 2
+    assert len(found["rows"]) == 3
     for row in found["rows"]:
         assert set(row) == COLUMNS
         assert row["ours"] > 0

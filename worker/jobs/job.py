@@ -49,7 +49,8 @@ class Job:
 
     def watch(self, model: Classifier) -> None:
         """From now on whatever goes through the network is a sign that the job moves, between two reports too."""
-        model.encoder.register_forward_hook(lambda *_: self.progress.pulse())
+        for part in (model.encoder, model.decoder):  # what was kept of an encoder goes through the decoder alone
+            part.register_forward_hook(lambda *_: self.progress.pulse())
 
     def keep(self, **found: Any) -> None:
         """Adds to the run's metrics what a later attempt need not do again."""

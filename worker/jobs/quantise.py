@@ -13,12 +13,13 @@ from app.storage import artifacts
 from models.quantised_network import calibrated, prepared, quantise
 from models.registry import Classifier
 from worker.data import Split
+from worker.data.batches import batch_of, to_pixels
 from worker.data.splits import training_images
 from worker.jobs.checkpoints import checkpoint_row, publish
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 from worker.jobs.train import keep_epoch, spike_rates, splits_of
 from worker.training.adversary import Adversary
-from worker.training.loop import Config, EpochRecord, Hooks, State, accuracy, batch_of, to_pixels, train
+from worker.training.loop import Config, EpochRecord, Hooks, State, accuracy, train
 from worker.training.resume import load_state
 
 CALIBRATION_BATCH = 64

@@ -24,7 +24,9 @@ from models.freezing import evaluating, freeze, train_mode
 from models.registry import Classifier
 from worker.data import Split
 from worker.data.augment import crop_and_flip, rand_augment
+from worker.data.batches import batch_of, to_pixels
 from worker.training.adversary import Adversary
+from worker.training.features import Frozen
 from worker.training.seeding import generator
 
 VALIDATION_BATCH = 500
@@ -48,6 +50,11 @@ class Config:
     freeze_depth: int
     draws: int = 1  # of a stochastic head for one step, of which the loss is the mean
     adversary: Adversary | None = None  # who replaces each batch by the worst images near it
+
+    def alters_images(self, augmentation: Augmentation) -> bool:
+        """Whether an image may differ from epoch to epoch."""
+        moved = self.augment and (augmentation.flip or augmentation.crop_padding > 0)
+        return moved or self.randaugment or self.adversary is not None
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], stream: str) -> Self:
@@ -102,41 +109,43 @@ def train(
     device: torch.device | str = "cpu",
     resume: State | None = None,
     hooks: Hooks | None = None,
+    frozen: Frozen | None = None,
 ) -> list[EpochRecord]:
-    """Trains the model in place; returns a record an epoch. Raises JobError when the loss is not finite."""
+    """Trains the model in place; returns a record an epoch. Raises JobError when the loss is not finite.
+
+    frozen: what `features.keep` found of this model to config.freeze_depth; of the training images only where
+    they are not altered.
+    """
     model.to(device)
     freeze(model, config.freeze_depth)
-    training = _Training(model, data, validation, config, augmentation, hooks or Hooks())
+    training = _Training(model, data, validation, config, augmentation, hooks or Hooks(), frozen or Frozen())
     training.restore(resume)
     while len(training.records) < config.epochs:
         training.run_epoch(len(training.records) + 1)
     return training.records
 
 
-def accuracy(model: Classifier, split: Split, stream: tuple[str | int, ...]) -> tuple[float, float]:
-    """(accuracy, cross-entropy in nats) over the split, one draw a stochastic image."""
+def accuracy(
+    model: Classifier, split: Split, stream: tuple[str | int, ...], frozen: Frozen | None = None
+) -> tuple[float, float]:
+    """(accuracy, cross-entropy in nats) over the split, one draw a stochastic image. frozen: where the split is what
+    a training is validated on."""
+    frozen = frozen or Frozen()
     device = next(model.parameters()).device
     noise = generator(*stream, device=device)
     correct, loss = 0, 0.0
     with evaluating(model), torch.no_grad():
         for start in range(0, len(split), VALIDATION_BATCH):
-            images, labels = batch_of(split, np.arange(start, min(start + VALIDATION_BATCH, len(split))))
-            logits = model(to_pixels(images, device), generator=noise)
-            labels = labels.to(device)
+            index = np.arange(start, min(start + VALIDATION_BATCH, len(split)))
+            if frozen.validation is not None:
+                features = frozen.after(model.encoder, frozen.validation[index])
+            else:
+                features = frozen.encode(model.encoder, to_pixels(batch_of(split, index)[0], device))
+            logits = model.decoder(features, generator=noise)[0]
+            labels = torch.from_numpy(split.labels[index]).to(device)
             correct += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
     return correct / len(split), loss / len(split)
-
-
-def batch_of(split: Split, index: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Images uint8 (b, C, H, W) and labels (b,) of these places."""
-    images = torch.from_numpy(np.ascontiguousarray(split.images[index]))
-    return images.permute(0, 3, 1, 2), torch.from_numpy(split.labels[index])
-
-
-def to_pixels(images: Tensor, device: torch.device | str) -> Tensor:
-    """uint8 (b, C, H, W) -> float32 in [0, 1] on the device."""
-    return images.to(device).to(torch.float32).div(255).contiguous()
 
 
 class _Training:
@@ -144,10 +153,10 @@ class _Training:
 
     def __init__(
         self, model: Classifier, data: Split, validation: Split, config: Config, augmentation: Augmentation,
-        hooks: Hooks,
+        hooks: Hooks, frozen: Frozen,
     ) -> None:
         self.model, self.data, self.validation, self.config = model, data, validation, config
-        self.augmentation, self.hooks = augmentation, hooks
+        self.augmentation, self.hooks, self.frozen = augmentation, hooks, frozen
         self.device = next(model.parameters()).device
         self.batches = max(1, min(-(-len(data) // config.batch_size), len(data) // 2))
         self.optimizer = _optimizer(model, config)
@@ -166,7 +175,7 @@ class _Training:
         began, rate = time.monotonic(), self.scheduler.get_last_lr()[0]
         loss, hits = self._pass_over_data(epoch)
         stream = ("validation", self.config.stream, epoch)
-        held_out, held_out_loss = accuracy(self.model, self.validation, stream)
+        held_out, held_out_loss = accuracy(self.model, self.validation, stream, self.frozen)
         if not math.isfinite(loss) or not math.isfinite(held_out_loss):
             raise JobError(f"training diverged in epoch {epoch} (loss {loss}); lower the learning rate")
         seconds = time.monotonic() - began
@@ -182,10 +191,9 @@ class _Training:
         train_mode(self.model, config.freeze_depth)
         # Batches of nearly one size: no last batch of one image, which batch norm could not take.
         for number, index in enumerate(torch.randperm(len(self.data), generator=order).tensor_split(self.batches)):
-            images, labels = batch_of(self.data, index.numpy())
-            pixels, labels = to_pixels(self._augmented(images, order), self.device), labels.to(self.device)
-            pixels = self._attacked(pixels, labels, index, epoch)
-            logits = self.model.decoder(self.model.encoder(pixels), draws=config.draws, generator=noise)
+            labels = torch.from_numpy(self.data.labels[index.numpy()]).to(self.device)
+            features = self._features(index, labels, order, epoch)
+            logits = self.model.decoder(features, draws=config.draws, generator=noise)
             loss = cross_entropy(logits.flatten(0, 1), labels.repeat(config.draws))
             self._step(loss)
             loss_sum += loss.detach() * len(labels)
@@ -193,6 +201,14 @@ class _Training:
             done = epoch - 1 + (number + 1) / self.batches
             self.hooks.on_batch(done / config.epochs, f"epoch {epoch}/{config.epochs}")
         return float(loss_sum) / len(self.data), float(hits) / len(self.data)
+
+    def _features(self, index: Tensor, labels: Tensor, order: torch.Generator, epoch: int) -> Tensor:
+        encoder = self.model.encoder
+        if self.frozen.training is not None:
+            return self.frozen.after(encoder, self.frozen.training[index.numpy()])
+        images, _ = batch_of(self.data, index.numpy())
+        pixels = to_pixels(self._augmented(images, order), self.device)
+        return self.frozen.encode(encoder, self._attacked(pixels, labels, index, epoch))
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()

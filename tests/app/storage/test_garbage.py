@@ -1,5 +1,6 @@
 """What `gc` frees, and above all what it leaves alone."""
 
+import fcntl
 import os
 import threading
 import time
@@ -121,6 +122,23 @@ def test_an_import_that_is_killed_between_file_and_row_and_halves_of_files_go(
     assert all((data_dir / name).is_file() for name in kept)
     for gone in ("runs/run_gone", ".upload-abc", "cache/datasets/.flowers-1.x"):
         assert not (data_dir / gone).exists()
+
+
+def test_features_of_frozen_layers_go_once_nobody_reads_or_writes_them(
+    database: Database, data_dir: Path, trained: Fence
+) -> None:
+    unused, half = (put(data_dir, f"cache/features/{name}.npy") for name in ("unused", ".half"))
+    put(data_dir, "cache/features/young.npy", age=0)
+    read, later = (put(data_dir, f"cache/features/{name}.npy") for name in ("read", "later"))
+    with (data_dir / read).open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        found = garbage.survey(database, data_dir)
+        assert names(data_dir, found) == {unused, half, later}
+        with (data_dir / later).open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_SH)
+            freed = garbage.remove(found)
+    assert {one.path.name for one in freed} == {"unused.npy", ".half.npy"}
+    assert {path.name for path in (data_dir / "cache/features").iterdir()} == {"young.npy", "read.npy", "later.npy"}
 
 
 def test_a_run_that_ends_between_two_looks_at_the_database_keeps_its_files(

@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 from tests.worker.training.test_training import AUGMENTATION, CONFIG, Killed, equal, network, weights
 from worker.attacks.ball import lengths
 from worker.data import Split
+from worker.data.batches import batch_of, to_pixels
 from worker.data.digits import read_digits
 from worker.training.adversary import Adversary
-from worker.training.loop import Hooks, batch_of, to_pixels, train
+from worker.training.loop import Hooks, train
 from worker.training.resume import load_state, save_state
 from worker.training.seeding import make_deterministic
 
