@@ -37,15 +37,14 @@ def contest(
     held_out = max(1, len(pixels) // 10)
     splits = [Split(pixels[part], labels[part].cpu().numpy()) for part in (slice(held_out, None), slice(held_out))]
     config = Config("bench", 1, 64, 1e-3, 1e-3, 0.9, False, 1e-4, "constant", False, False, depth)
-    folder = tempfile.TemporaryDirectory()
-    frozen = keep(
-        model, splits[0], splits[1], depth=depth, files=SharedFiles(Path(folder.name), 2**34),
-        precisions=("float32",), memory=2**32,
-    )
-    assert frozen.training is not None, f"no room in {folder.name}"
+    with tempfile.TemporaryDirectory() as folder:  # a mapping outlives its file
+        frozen = keep(
+            model, splits[0], splits[1], depth=depth, files=SharedFiles(Path(folder), 2**34),
+            precisions=("float32",), memory=2**32,
+        )
+    assert frozen.training is not None, f"no room in {folder}"
 
     def read(seed: int) -> None:
-        assert folder  # which goes with this function
         train(model, splits[0], splits[1], config, UNALTERED, device=device, frozen=frozen)
 
     def computed(seed: int) -> None:
