@@ -132,9 +132,9 @@ def test_the_check_itself_sees_every_kind_of_import(
     assert wrong_imports(module, path) == wrong
 
 
-def loaded_by(*names: str) -> set[str]:
-    """The top-level libraries in a fresh process after these imports."""
-    script = f"import sys, {', '.join(names)}; print(' '.join({{m.split('.')[0] for m in sys.modules}}))"
+def loaded_by(*names: str, then: str = "") -> set[str]:
+    """Modules and their top-level libraries in a fresh process after these imports, and after what is done `then`."""
+    script = f"import sys, {', '.join(names)}\n{then}\nprint(*sys.modules, *{{m.split('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -167,8 +167,11 @@ def test_the_command_line_says_what_it_can_before_it_loads_what_that_takes() -> 
 
 
 def test_a_job_of_resnet_20_loads_no_torchvision_and_nothing_of_the_api() -> None:
-    loaded = loaded_by("worker.run_job", "worker.jobs.train", "worker.jobs.evaluate")
+    begin = "worker.training.seeding.make_deterministic(1)"
+    of_each_kind = "[worker.run_job._job_of(k) for k in 'train branch quantise evaluate verify attack'.split()]"
+    loaded = loaded_by("worker.run_job", "worker.training.seeding", then=f"{begin}; assert all({of_each_kind})")
     assert "torch" in loaded
+    assert "torch._dynamo" not in loaded, "torch's compiler, which takes more than a second to import"
     assert loaded.isdisjoint({"torchvision", "fastapi", "uvicorn", "celery", "sklearn", "matplotlib", "pandas"})
 
 
