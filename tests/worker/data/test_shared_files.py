@@ -96,7 +96,7 @@ def test_what_a_killed_writer_left_is_written_anew_and_holds_no_room(tmp_path: P
         writer.send_signal(signal.SIGKILL)
         writer.wait()
     assert names(tmp_path) == {".a.npy", ".b.npy"}
-    assert get(SharedFiles(tmp_path, ONE), "a")[0, 0] == 1
+    assert get(SharedFiles(tmp_path, 3 * ONE), "a")[0, 0] == 1
     assert names(tmp_path) == {"a.npy"}
 
 
