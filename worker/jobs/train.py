@@ -27,13 +27,12 @@ from worker.data.shared_files import SharedFiles
 from worker.data.splits import stratified_holdout, training_images
 from worker.jobs.checkpoints import checkpoint_row, publish
 from worker.jobs.job import Job, open_checkpoint, open_content, open_dataset
-from worker.training.features import Frozen, Precision, keep
+from worker.training.features import Frozen, keep
 from worker.training.loop import Config, EpochRecord, Hooks, State, train
 from worker.training.resume import load_state, save_state
 from worker.training.seeding import derive_seed, generator
 
 SPIKE_RATE_IMAGES = 256
-ROUNDED = "frozen_features"  # in a run's metrics, where they are not float32
 
 
 def run_train(job: Job) -> None:
@@ -122,8 +121,7 @@ def _fit(
     if state is not None:
         print(f"going on after epoch {state.epoch} of {config.epochs}", flush=True)
     frozen = frozen_features(
-        job, model, None if config.alters_images(augmentation) else training, validation, config.freeze_depth,
-        begun=state is not None,
+        job, model, None if config.alters_images(augmentation) else training, validation, config.freeze_depth
     )
     records = train(
         model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks, frozen=frozen
@@ -133,30 +131,22 @@ def _fit(
 
 
 def frozen_features(
-    job: Job, model: Classifier, training: Split | None, validation: Split, depth: int, *, begun: bool
+    job: Job, model: Classifier, training: Split | None, validation: Split, depth: int
 ) -> Frozen:
-    """What the frozen layers put out, as far as the settings give room. A training that has `begun` stays as precise
-    as it was."""
+    """What the frozen layers put out, as far as the settings give room."""
     settings, began = job.settings, time.monotonic()
-    precisions: tuple[Precision, ...] = ("float32",)
-    if job.run.metrics.get(ROUNDED):
-        precisions = ("float16",)
-    elif settings.features_half and not begun:
-        precisions = ("float32", "float16")
     files = SharedFiles(
         artifacts.features_folder(settings.data_dir), settings.features_disk_mib * 2**20,
         lambda phase: job.progress.report(0.0, phase),
     )
     frozen = keep(
-        model.to(job.device), training, validation, depth=depth, files=files, precisions=precisions,
+        model.to(job.device), training, validation, depth=depth, files=files,
         memory=settings.features_memory_mib * 2**20,
     )
     if frozen.training is not None:
         kept, seconds = frozen.training.kept, time.monotonic() - began
-        print(f"frozen to depth {depth}: {kept.nbytes / 2**20:.0f} MiB of features in {kept.dtype}, "
+        print(f"frozen to depth {depth}: {kept.nbytes / 2**20:.0f} MiB of features, "
               f"there after {seconds:.1f} s", flush=True)
-    if frozen.rounded and not job.run.metrics.get(ROUNDED):
-        job.keep(**{ROUNDED: "float16"})
     return frozen
 
 
@@ -187,11 +177,7 @@ def _store_epoch(job: Job, state: State) -> None:
     """Metrics by epoch, and: from here on attempts are counted anew."""
     with job.database.writing() as session:
         runs.checkpointed(session, job.fence)
-        runs.report(session, job.fence, metrics={**_rounded(job), "epochs": state.records})
-
-
-def _rounded(job: Job) -> dict[str, Any]:
-    return {ROUNDED: job.run.metrics[ROUNDED]} if ROUNDED in job.run.metrics else {}
+        runs.report(session, job.fence, metrics={"epochs": state.records})
 
 
 def _publish(
@@ -210,7 +196,7 @@ def _checkpoint_row(
     last = records[-1]
     metrics = {
         "validation_accuracy": last["validation_accuracy"], "train_loss": last["train_loss"],
-        "spike_rates": rates or {}, **_rounded(job),
+        "spike_rates": rates or {},
     }
     return checkpoint_row(
         job, model, arrays, parent, metrics, epoch=last["epoch"], final=final,

@@ -1,6 +1,6 @@
 """What frozen layers put out for images that are not augmented: computed once, kept as files, read in every epoch.
 
-    frozen = keep(model, training, validation, depth=3, files=SharedFiles(...), precisions=("float32",))
+    frozen = keep(model, training, validation, depth=3, files=SharedFiles(...))
     train(model, training, validation, config, augmentation, frozen=frozen)
 
 A frozen layer is in evaluation mode, so its output on an image is always the same. It is kept behind the last frozen
@@ -8,14 +8,12 @@ layer, or behind the average pool where all are frozen, and serves every trainin
 of other epochs, variants, branch seeds, and of other seeds where all start from one encoder.
 
 In float32 a training reads the bits that it would compute itself, as far as a layer's output does not depend on how
-many images go through it at once (docs/decisions/0029 has where it does). In float16, for what does not fit otherwise,
-the output is rounded throughout that training, whether it is kept or not.
+many images go through it at once (docs/decisions/0029 has where it does).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from worker.data.shared_files import SharedFiles
 
 BATCH = 64
 PROBE_IMAGES = 16
-Precision = Literal["float32", "float16"]
+DTYPE = np.dtype(np.float32)
 
 
 class Rows:
@@ -45,9 +43,9 @@ class Rows:
 
     def __getitem__(self, index: np.ndarray) -> Tensor:
         if self._on_device is None:
-            rows = torch.from_numpy(self.kept[index]).to(self.device).float()
+            rows = torch.from_numpy(self.kept[index]).to(self.device)
         else:
-            rows = self._on_device[torch.from_numpy(index).to(self.device)].float()
+            rows = self._on_device[torch.from_numpy(index).to(self.device)]
         return rows.permute(0, 3, 1, 2) if self.channels_last else rows
 
 
@@ -56,16 +54,8 @@ class Frozen:
     """The first `depth` layers of an encoder, all frozen, and what is kept of them; None: it is computed as needed."""
 
     depth: int = 0
-    rounded: bool = False  # to float16
     training: Rows | None = None
     validation: Rows | None = None
-
-    def encode(self, encoder: Encoder, pixels: Tensor) -> Tensor:
-        """Features (batch, F) of images."""
-        if not self.rounded:
-            features: Tensor = encoder(pixels)
-            return features
-        return self.after(encoder, output(encoder, pixels, self.depth).half().float())
 
     def after(self, encoder: Encoder, hidden: Tensor) -> Tensor:
         """Features (batch, F) from what the frozen layers put out."""
@@ -79,27 +69,18 @@ def output(encoder: Encoder, pixels: Tensor, depth: int) -> Tensor:
 
 
 def keep(
-    model: Classifier, training: Split | None, validation: Split, *, depth: int, files: SharedFiles,
-    precisions: Sequence[Precision], memory: int = 0,
+    model: Classifier, training: Split | None, validation: Split, *, depth: int, files: SharedFiles, memory: int = 0
 ) -> Frozen:
-    """The output of the first `depth` layers, found or computed now, in the first of the precisions for which there is
-    room. `training` None: its images change from epoch to epoch. `memory`: see `Rows`."""
+    """The output of the first `depth` layers, found or computed now, as far as there is room. `training` None: its
+    images change from epoch to epoch. `memory`: see `Rows`."""
     if depth == 0:
         return Frozen()
-    for precision in precisions:
-        rows = None if training is None else _rows(model, training, depth, files, precision, memory)
-        if training is None or rows is not None:
-            break
-    else:
-        precision = precisions[0]
-    held_out = _rows(model, validation, depth, files, precision, memory)
-    return Frozen(depth, precision == "float16", rows, held_out)
+    rows = None if training is None else _rows(model, training, depth, files, memory)
+    return Frozen(depth, rows, _rows(model, validation, depth, files, memory))
 
 
-def _rows(
-    model: Classifier, split: Split, depth: int, files: SharedFiles, precision: Precision, memory: int
-) -> Rows | None:
-    encoder, device, dtype = model.encoder, next(model.parameters()).device, np.dtype(precision)
+def _rows(model: Classifier, split: Split, depth: int, files: SharedFiles, memory: int) -> Rows | None:
+    encoder, device = model.encoder, next(model.parameters()).device
 
     def put_out(index: np.ndarray) -> Tensor:
         return output(encoder, to_pixels(batch_of(split, index)[0], device), depth)
@@ -108,9 +89,9 @@ def _rows(
         first = put_out(np.arange(min(PROBE_IMAGES, len(split))))
         last = not first.is_contiguous()  # then the channels come last, and the layers behind expect them there
         probe = _array(first, last)
-        parts = (_array(part, last).astype(dtype) for part in _in_parts(put_out, len(split), files.tell))
-        key = _key(encoder, split, depth, precision, probe)
-        kept = files.get(key, (len(split), *probe.shape[1:]), dtype, lambda: parts)
+        parts = (_array(part, last) for part in _in_parts(put_out, len(split), files.tell))
+        key = _key(encoder, split, depth, probe)
+        kept = files.get(key, (len(split), *probe.shape[1:]), DTYPE, lambda: parts)
     return None if kept is None else Rows(kept, device, memory, channels_last=last)
 
 
@@ -127,7 +108,7 @@ def _in_parts(
         yield put_out(index)
 
 
-def _key(encoder: Encoder, split: Split, depth: int, precision: Precision, probe: np.ndarray) -> str:
+def _key(encoder: Encoder, split: Split, depth: int, probe: np.ndarray) -> str:
     """Names everything that the output depends on; of code, library and device by their output on the first images."""
     weights = hashlib.sha256()
     for number, stage in enumerate(encoder.stages(depth)):
@@ -137,7 +118,7 @@ def _key(encoder: Encoder, split: Split, depth: int, precision: Precision, probe
             weights.update(np.ascontiguousarray(array).data)
     normalize = encoder.normalize
     return digest({
-        "weights": weights.hexdigest(), "depth": depth, "precision": precision,
+        "weights": weights.hexdigest(), "depth": depth,
         "mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist(),
         "image_size": normalize.image_size, "resize": normalize.resize,
         "images": _sha256(split.images), "output": _sha256(probe),

@@ -140,7 +140,7 @@ def accuracy(
             if frozen.validation is not None:
                 features = frozen.after(model.encoder, frozen.validation[index])
             else:
-                features = frozen.encode(model.encoder, to_pixels(batch_of(split, index)[0], device))
+                features = model.encoder(to_pixels(batch_of(split, index)[0], device))
             logits = model.decoder(features, generator=noise)[0]
             labels = torch.from_numpy(split.labels[index]).to(device)
             correct += int((logits.argmax(1) == labels).sum())
@@ -208,7 +208,8 @@ class _Training:
             return self.frozen.after(encoder, self.frozen.training[index.numpy()])
         images, _ = batch_of(self.data, index.numpy())
         pixels = to_pixels(self._augmented(images, order), self.device)
-        return self.frozen.encode(encoder, self._attacked(pixels, labels, index, epoch))
+        features: Tensor = encoder(self._attacked(pixels, labels, index, epoch))
+        return features
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()

@@ -4,14 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
 
 from app.domain.errors import JobError
-from app.storage.tables import Checkpoint, Run
-from tests.service import make_settings
 from tests.worker.jobs.conftest import Workshop
 from worker.data import Arrays, Split
-from worker.jobs.train import keep_epoch, splits_of
+from worker.jobs.train import splits_of
 
 
 def arrays(count: int = 200) -> Arrays:
@@ -43,30 +40,3 @@ def test_a_training_is_given_no_more_images_than_it_asked_for(
     workshop.queue.submit(training={"images": 60})
     assert workshop.work().error == "seen enough"
     assert given == [50, 10]
-
-
-def test_a_training_whose_frozen_features_were_rounded_goes_on_so_and_says_so(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def killed_after_an_epoch(*arguments: Any) -> None:
-        keep_epoch(*arguments)
-        raise KeyboardInterrupt
-
-    run = workshop.queue.runs(workshop.queue.submit(training={"epochs": 2, "images": 300}))[0]
-    frozen = {**run.spec["training"], "freeze_depth": 1, "augment": False}
-    workshop.change(Run, spec={**run.spec, "training": frozen})(Run.id == run.id)
-    folder = workshop.queue.data_dir
-    workshop.settings = make_settings(data_dir=folder, features_disk_mib=1, features_half=True)  # float32 takes 1.05
-    with monkeypatch.context() as patch:
-        patch.setattr("worker.jobs.train.keep_epoch", killed_after_an_epoch)
-        assert workshop.work().state == "queued"
-    workshop.settings = make_settings(data_dir=folder)
-    done = workshop.work()
-    told = capsys.readouterr().out
-    assert done.state == "succeeded", done.error
-    assert told.count("frozen to depth 1: 1 MiB of features in float16") == 2
-    assert "going on after epoch 1 of 2" in told
-    assert done.metrics["frozen_features"] == "float16"
-    [checkpoint] = workshop.queue.do(lambda session: list(session.scalars(select(Checkpoint))))
-    assert checkpoint.metrics["frozen_features"] == "float16"
-    assert len(list((folder / "cache/features").glob("*.npy"))) == 2

@@ -44,8 +44,8 @@ def files(tmp_path: Path) -> SharedFiles:
     return SharedFiles(tmp_path / "features", 2**30)
 
 
-def kept(model, splits, files, depth=2, precisions=("float32",)) -> Frozen:
-    return keep(model, *splits, depth=depth, files=files, precisions=precisions)
+def kept(model, splits, files, depth=2) -> Frozen:
+    return keep(model, *splits, depth=depth, files=files)
 
 
 def furthest(a, b) -> float:
@@ -112,43 +112,26 @@ def test_variants_and_branch_seeds_of_one_parent_share_it_and_nothing_else_does(
     kept(parent, splits, files)
     training, validation = splits
     kept(parent, (Split(training.images[::-1], training.labels), validation), files)
-    kept(parent, splits, files, precisions=("float16",))
-    assert len(names(files)) == 2 + 2 + 2 + 1 + 2
+    assert len(names(files)) == 2 + 2 + 2 + 1
 
 
-def test_what_does_not_fit_is_rounded_where_that_is_allowed_and_else_not_kept(splits, files):
+def test_what_does_not_fit_is_not_kept(splits, files):
     model = network()
     training, validation = 96 * 32 * 4 * 4 * 4, 48 * 32 * 4 * 4 * 4
     files.budget = training
     assert kept(model, splits, files).training is None
-    files.budget = training // 2 + validation // 2 + 1024
-    frozen = kept(model, splits, files, precisions=("float32", "float16"))
-    assert frozen.rounded
+    files.budget = training + validation + 1024
+    frozen = kept(model, splits, files)
     assert frozen.training is not None
     assert frozen.validation is not None
-    assert frozen.training.kept.dtype == frozen.validation.kept.dtype == np.float16
     files.budget = 0
-    assert kept(model, splits, files, precisions=("float32", "float16")) == Frozen(2)
-    assert kept(model, splits, files, precisions=("float16",)) == Frozen(2, rounded=True)
-
-
-def test_a_rounded_training_is_the_same_whether_its_features_are_kept_or_not(splits, files):
-    found = []
-    for budget, precision in ((2**30, "float16"), (0, "float16"), (2**30, "float32")):
-        files.budget = budget
-        model = network("lif")
-        frozen = kept(model, splits, files, precisions=(precision,))
-        assert (frozen.training is None) == (budget == 0)
-        train(model, *splits, replace(PLAIN, epochs=1), AUGMENTATION, frozen=frozen)
-        found.append(weights(model))
-    assert furthest(found[0], found[1]) < 1e-6 < furthest(found[0], found[2])
+    assert kept(model, splits, files) == Frozen(2)
 
 
 def test_images_that_are_altered_are_not_kept_but_those_held_out_are(splits, files):
-    frozen = keep(network(), None, splits[1], depth=2, files=files, precisions=("float32", "float16"))
+    frozen = keep(network(), None, splits[1], depth=2, files=files)
     assert frozen.training is None
     assert frozen.validation is not None
-    assert not frozen.rounded
     model, plain = network(), network()
     config = replace(PLAIN, augment=True, epochs=1)
     [found] = train(model, *splits, config, AUGMENTATION, frozen=frozen)
