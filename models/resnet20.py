@@ -25,7 +25,7 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module | None = None
@@ -36,8 +36,8 @@ class Block(nn.Module):
         """The skip is added before the last ReLU."""
         hidden = self.relu(self.bn1(self.conv1(x)))
         hidden = self.bn2(self.conv2(hidden))
-        skip = x if self.shortcut is None else self.shortcut(x)
-        out: Tensor = self.relu(hidden + skip)
+        hidden += x if self.shortcut is None else self.shortcut(x)
+        out: Tensor = self.relu(hidden)
         return out
 
 
@@ -48,7 +48,7 @@ def _projection(in_channels: int, channels: int, stride: int) -> nn.Module:
 
 def _stem(in_channels: int) -> nn.Module:
     conv = nn.Conv2d(in_channels, GROUP_CHANNELS[0], 3, padding=1, bias=False)
-    return nn.Sequential(OrderedDict(conv1=conv, bn1=nn.BatchNorm2d(GROUP_CHANNELS[0]), relu=nn.ReLU()))
+    return nn.Sequential(OrderedDict(conv1=conv, bn1=nn.BatchNorm2d(GROUP_CHANNELS[0]), relu=nn.ReLU(inplace=True)))
 
 
 def _group(in_channels: int, channels: int) -> nn.Module:

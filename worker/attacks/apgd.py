@@ -99,6 +99,7 @@ class APGD(Attack):
     """
 
     name = "apgd"
+    bisects = True
     loss: str
     steps: int
     targets: int

@@ -26,6 +26,7 @@ class Attack(ABC):
     norm: Norm
     name: ClassVar[str]
     minimum_norm: ClassVar[bool] = False  # the search ignores epsilon; its result is then put into the ball
+    bisects: ClassVar[bool] = False  # what it fails on at one radius, it may be taken to fail on at smaller ones
 
     def __post_init__(self) -> None:
         entry = ATTACKS[self.name]

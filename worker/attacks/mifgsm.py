@@ -19,6 +19,7 @@ class MIFGSM(Attack):
     """
 
     name = "mifgsm"
+    bisects = True
     steps: int
     step_size: float
     momentum: float

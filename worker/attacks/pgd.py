@@ -22,6 +22,7 @@ class PGD(Attack):
     """
 
     name = "pgd"
+    bisects = True
     steps: int
     step_size: float
     random_start: bool

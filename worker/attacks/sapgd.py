@@ -29,6 +29,7 @@ class SAPGD(Attack):
     """
 
     name = "sapgd"
+    bisects = True
     steps: int
     draws: int
     gradient: str

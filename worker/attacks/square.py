@@ -33,6 +33,7 @@ class Square(Attack):
     """
 
     name = "square"
+    bisects = True
     queries: int
     p_init: float
     schedule: str

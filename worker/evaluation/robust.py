@@ -5,6 +5,8 @@ larger ball. Where a suite works on survivors, an image that is confirmed broken
 by later stages nor at larger radii; otherwise each attack runs on every image at every radius of its grid,
 its own figure is its own success, and only the headline inherits.
 
+A dense curve of a deterministic network is searched in one pass, attack by attack: `worker.evaluation.bisection`.
+
 Nothing depends on which images share a block or a batch: two half blocks give what one whole gives.
 """
 
@@ -21,11 +23,14 @@ from app.domain.suites import stage_labels
 from worker.attacks import Attack, Classifier, Found, Target, build_attack, frozen
 from worker.attacks.ball import lengths
 from worker.attacks.search import Progress
+from worker.evaluation.bisection import Bisection
 from worker.evaluation.block import Array, BlockResult, empty_rows
 from worker.evaluation.explored import Explored
 from worker.evaluation.published import NormalisedInput
 from worker.evaluation.votes import Jury
 from worker.evaluation.worst import Worst
+
+DENSE = 4  # radii from which on a curve is bisected: of fewer, the tries that it saves are few
 
 
 def evaluate_block(
@@ -69,7 +74,8 @@ class _Evaluation:
         self.explored = {a: Explored(a, x0, jury) for a in self.attacks if a.minimum_norm}
         self.arrays = empty_rows(len(protocol.eps), len(self.attacks), len(x0))
         self.rows = torch.arange(len(x0), device=x0.device)
-        self.steps = sum(1 for radius in range(len(protocol.eps)) for _ in self._stages(radius))
+        self.radii = torch.tensor([float(eps) / unit for eps in protocol.eps], device=x0.device)
+        self.steps = sum(1 for radius in range(len(self.radii)) for _ in self._stages(radius))
         self.steps_done = 0
         self.kept: list[Array] = []
 
@@ -77,11 +83,35 @@ class _Evaluation:
         point, self.clean_share = self.jury.select(self.x0, self.rows)
         self.clean_votes = self.jury.vote(point.features, self.rows)
         self.worst = Worst(self.x0, self.clean_share, self.clean_votes)
-        for radius in range(len(self.protocol.eps)):
-            for number in self._stages(radius):
-                self._stage(radius, number)
-            self._note_radius(radius)
+        (self._attack_by_attack if self._bisects() else self._radius_by_radius)()
         return self._result()
+
+    def _bisects(self) -> bool:
+        """Stochastic images are more or less broken, and have a worst candidate at each radius: nothing to bisect."""
+        whole = all(stage.grid is None for stage in self.protocol.stages)
+        return self.protocol.survivors and not self.jury.target.stochastic and whole and len(self.radii) >= DENSE
+
+    def _radius_by_radius(self) -> None:
+        for radius in range(len(self.radii)):
+            for number in self._stages(radius):
+                self._try_radius(radius, number)
+                self._note_stage(radius, number)
+            self._note_radius(radius)
+
+    def _attack_by_attack(self) -> None:
+        first, radii = True, range(len(self.radii))
+        for turn, number in enumerate(self._stages(0), start=1):
+            if self.attacks[number].bisects:
+                self._bisect(number, from_top=not first)
+                first = False
+            else:
+                for radius in radii:
+                    self._try_radius(radius, number)
+            for radius in radii:
+                self._note_stage(radius, number)
+            self._step(turn * len(radii))
+        for radius in radii:
+            self._note_radius(radius)
 
     def _stages(self, radius: int) -> Iterator[int]:
         """Numbers of the stages that run at a radius on this model."""
@@ -92,45 +122,60 @@ class _Evaluation:
             if (stage.grid is None or epsilon in stage.grid) and attack.applies_to(self.jury.target)
         )
 
-    def _stage(self, radius: int, number: int) -> None:
-        rows = self.worst.standing() if self.protocol.survivors else self.rows
+    def _try_radius(self, radius: int, number: int) -> None:
+        rows = self.worst.standing(radius).nonzero()[:, 0] if self.protocol.survivors else self.rows
         if len(rows):
-            self._judge(self._attack(self.attacks[number], rows, radius), rows, radius, number)
-        self.arrays["after"][radius, number] = _numpy(self.worst.correct) / self.jury.draws[1]
-        self.arrays["standing"][radius, number] = _numpy(self.worst.share > 0)
-        self.steps_done += 1
-        self.progress(self.steps_done / self.steps)
+            self._try(number, rows, torch.full_like(rows, radius))
+        self._step(self.steps_done + 1)
 
-    def _attack(self, attack: Attack, rows: Tensor, radius: int) -> Found:
+    def _bisect(self, number: int, *, from_top: bool) -> None:
+        bisection = Bisection(self.worst.broken_from(len(self.radii)), from_top=from_top)
+        while len(rows := bisection.open()):
+            bisection.note(rows, self._try(number, rows, bisection.radius[rows]))
+            self._step(self.steps_done + 1)
+
+    def _try(self, number: int, rows: Tensor, radius: Tensor) -> Tensor:
+        """One attack on images `rows`, each at its `radius`, int64: whom it breaks for certain, bool alike."""
+        return self._judge(self._attack(self.attacks[number], rows, radius), rows, radius, number)
+
+    def _step(self, done: int) -> None:
+        self.steps_done = done
+        self.progress(done / self.steps)
+
+    def _attack(self, attack: Attack, rows: Tensor, radius: Tensor) -> Found:
         done, steps, report = self.steps_done, self.steps, self.progress
 
         def progress(share: float) -> None:
             report((done + share) / steps)
 
-        radii = torch.full((len(rows),), float(self.protocol.eps[radius]) / self.unit, device=rows.device)
         if attack.minimum_norm:
-            return self.explored[attack].at(rows, radii, progress)
+            return self.explored[attack].at(rows, self.radii[radius], progress)
         return attack(
-            self.jury.target, self.x0[rows], self.jury.labels[rows], epsilon=radii, ids=self.jury.ids[rows],
-            seed=self.jury.seed, progress=progress,
+            self.jury.target, self.x0[rows], self.jury.labels[rows], epsilon=self.radii[radius],
+            ids=self.jury.ids[rows], seed=self.jury.seed, progress=progress,
         )
 
-    def _judge(self, found: Found, rows: Tensor, radius: int, number: int) -> None:
+    def _judge(self, found: Found, rows: Tensor, radius: Tensor, number: int) -> Tensor:
         """The verdicts on what an attack found, and who of it becomes the worst of its image."""
-        candidate = f"{radius}/{number}"
+        candidate = f"{int(radius[0])}/{number}"  # one for all where draws are asked for: of a stochastic model
         point, share = self.jury.select(found.x, rows, candidate)
         norm = self._lengths(found.x - self.x0[rows])
-        self._write((radius, number, _numpy(rows)), share=share, norm=norm, success=share == 0,
+        self._write((_numpy(radius), number, _numpy(rows)), share=share, norm=norm, success=share == 0,
                     rejected=found.rejected, queries=found.queries, gradients=found.gradients, faulty=found.faulty)
-        worse = self.worst.worse(share, rows)
+        worse = self.worst.worse(share, rows, radius)
         if len(worse):
             votes = self.jury.vote(point.features[worse], rows[worse], candidate)
             self.worst.replace(
-                rows[worse], found.x[worse], share[worse], votes, candidate=1 + number, radius=radius
+                rows[worse], found.x[worse], share[worse], votes, candidate=1 + number, radius=radius[worse]
             )
+        return share == 0
+
+    def _note_stage(self, radius: int, number: int) -> None:
+        self.arrays["after"][radius, number] = _numpy(self.worst.at(radius).correct) / self.jury.draws[1]
+        self.arrays["standing"][radius, number] = _numpy(self.worst.standing(radius))
 
     def _note_radius(self, radius: int) -> None:
-        worst = self.worst
+        worst = self.worst.at(radius)
         self._write(radius, chosen=worst.candidate, chosen_at=worst.radius, chosen_share=worst.share,
                     chosen_norm=self._lengths(worst.x - self.x0), correct=worst.correct,
                     majority=worst.majority)
