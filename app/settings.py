@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(1800.0, ge=0, description="without progress until a job is stopped; 0: never")
     time_limit_seconds: float = Field(0.0, ge=0, description="of a run whose experiment says none; 0: none")
     max_attempts: int = Field(5, ge=1, le=100, description="tries of a run, counted anew after a new checkpoint")
-    attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once")
+    attack_batch: int = Field(250, ge=1, le=100_000, description="images attacked at once; fewer where memory is short")
     features_disk_mib: int = Field(20_480, ge=0, description="kept outputs of frozen layers, in MiB; 0: none is kept")
     features_memory_mib: int = Field(4096, ge=0, description="those of one training that a GPU holds; 0: reads them")
     log_json: bool = Field(False, description="logs as JSON, one object a line")

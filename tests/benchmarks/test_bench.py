@@ -1,12 +1,13 @@
 """That the comparison with the peers runs, and writes what it says it writes."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import bench
+from benchmarks import bench, growth
 from benchmarks.contest import Contest, play
 
 COLUMNS = {"name", "ours", "peer", "peer_name", "ratio", "target", "limit_share", "ours_accuracy", "peer_accuracy"}
@@ -75,3 +76,14 @@ def test_a_rows_peer_is_the_fastest_of_those_that_are_strong_enough() -> None:
     ))
     assert (row.peer_name, row.ours_accuracy, row.peer_accuracy) == ("strong", 0.1, 0.2)
     assert 2 < row.ratio < 12
+
+
+def test_growth_is_measured_and_its_exponent_is_the_slope(capsys: pytest.CaptureFixture[str]) -> None:
+    assert growth.exponent((1, 10, 100), (2.0, 6.0, 18.0)) == pytest.approx(math.log10(3))
+    growth.main(["--small"])
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert header == growth.HEADER[0]
+    assert {name.partition(",")[0].split()[0] for name, *_ in cells} == {"images", "eps", "draws", "seeds"}
+    assert all(float(seconds) > 0 and float(peak) > 0 for _, _, seconds, peak, _ in cells)
+    assert sum(slope != "" for *_, slope in cells) == 5

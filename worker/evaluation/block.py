@@ -16,7 +16,8 @@ class BlockResult:
     """n images, E radii (ascending), A attacks. NaN, 0 or False where an attack did not run.
 
     An attack runs at a radius of its grid, on the images its suite gives it: in a suite on survivors those not
-    confirmed broken before, at this or a smaller radius; otherwise all.
+    confirmed broken before, at this or a smaller radius, and of a bisected curve those alone whose bisection passes
+    here; otherwise all.
     """
 
     ids: Array  # int64 (n,)

@@ -22,7 +22,7 @@ from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
 from worker.evaluation.clean import first_right, pixels
 from worker.evaluation.published import NormalisedInput
 from worker.jobs.job import Job, open_checkpoint, open_dataset
-from worker.jobs.memory import Batch
+from worker.jobs.memory import Batch, fitting_batch
 
 BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
 Progress = Callable[[float], None]
@@ -53,8 +53,7 @@ class Measure:
         siblings, pool = _open_pool(job, run_id, spec) if "pool" in spec else ([], None)
         for network in (model, *siblings):
             job.watch(network)
-        size = min(job.settings.attack_batch, job.run.metrics.get("attack_batch", job.settings.attack_batch))
-        batch = Batch(size, job.run.kind, job.device.type, halved)
+        batch = Batch(first_batch(job, model, job.run.metrics), job.run.kind, job.device.type, halved)
         return cls(model, protocol, arrays, spec["attack_seed"], batch, siblings, pool)
 
     def clean(self, progress: Progress) -> dict[str, Any]:
@@ -116,6 +115,12 @@ class Measure:
                 protocol=self.protocol, seed=self.seed, batch_size=size, siblings=self.siblings, progress=progress,
             )
         )
+
+
+def first_batch(job: Job, model: Classifier, known: Mapping[str, Any]) -> int:
+    """Images to attack at once: as many as may be and fit, and no more than the run's `known` metrics say did."""
+    most = job.settings.attack_batch
+    return fitting_batch(model, job.device, min(most, known.get("attack_batch", most)))
 
 
 def measured_blocks(

@@ -1,4 +1,7 @@
-"""When memory does not suffice: an evaluation halves its batch and goes on from the block it was in.
+"""How many images an evaluation attacks at once, and when memory does not suffice all the same.
+
+The first guess is what the activations of a gradient leave room for. Where it was too much, the batch is halved and
+the evaluation goes on from the block it was in.
 
 The blocks of images stay as they are, and with them what is stored; results do not depend on the batch but for the
 last bits of float32 sums.
@@ -9,8 +12,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from app.domain.errors import JobError
+from models.noise import KeyedNoise, image_keys
+from models.registry import Classifier
+from worker.attacks import Target, frozen
 
 T = TypeVar("T")
 # As PyTorch says it where there is no class for it: its allocator of the CPU, cuBLAS and cuDNN, and the driver.
@@ -36,6 +43,49 @@ def is_out_of_memory(error: BaseException) -> bool:
 def too_little(kind: str, device: str, at: str = "") -> str:
     """Why a run of that kind fails, and what to change."""
     return f"out of memory on {device}{at}: {_ADVICE[kind]}; then submit it again"
+
+
+# For the activations of one gradient. On a CPU too much memory ends the process, where a GPU says so in time. There
+# it is a constant: the last bits change with the batch, and a shard on another machine shall have the same.
+CPU_BYTES = 2**30
+GPU_SHARE = 0.5
+DRAWS = 20  # of one gradient, the most that a suite asks for
+
+
+def fitting_batch(model: Classifier, device: torch.device, most: int) -> int:
+    """How many images a gradient of the network can take at once, a power of two or `most`: by their activations, which
+    one image more is measured to add."""
+    try:
+        one, two = (activation_bytes(model, device, images) for images in (1, 2))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return most  # `Batch` finds out, and says what to change
+    room = CPU_BYTES
+    if device.type == "cuda":
+        room = int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    fits = max(room // max(two - one, 1), 1)
+    return most if fits >= most else int(2 ** (fits.bit_length() - 1))
+
+
+def activation_bytes(model: Classifier, device: torch.device, images: int) -> int:
+    """What autograd keeps for one gradient of an attack."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def derive(pixels: Tensor, logits: Tensor, _rows: Tensor) -> Tensor:
+        return torch.autograd.grad(logits.sum(), pixels)[0]
+
+    with frozen(model), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        target = Target(model, batch_size=images)
+        noise = KeyedNoise(image_keys(0, "memory", torch.arange(images, device=device)))
+        x = torch.full((images, *model.spec.image_shape), 0.5, device=device)
+        target.differentiate(x, derive, draws=target.effective_draws(DRAWS), noise=noise)
+    return sum(kept.values())
 
 
 class Batch:

@@ -15,7 +15,7 @@ from models.registry import Classifier
 from worker.evaluation import BlockResult, summarise
 from worker.evaluation.agreement import Terms, compare_clean, compare_robust, terms, verdict
 from worker.jobs.job import Job, open_published
-from worker.jobs.measure import BLOCK_IMAGES, Measure, conditions, measured_blocks, read_block
+from worker.jobs.measure import BLOCK_IMAGES, Measure, conditions, first_batch, measured_blocks, read_block
 
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -71,8 +71,7 @@ class _Again:
     @property
     def batch(self) -> int:
         """Images attacked at once, by this or an earlier attempt, where that was fewer."""
-        size: int = self._known().get("attack_batch", self.job.settings.attack_batch)
-        return min(size, self.job.settings.attack_batch)
+        return first_batch(self.job, self.model, self._known())
 
     def _keep_smaller(self, size: int) -> None:
         self.job.run.metrics = {**self._known(), "attack_batch": size}

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from app.domain.attacks import ATTACKS
 from models.registry import ModelSpec, build
 from tests.worker.evaluation.conftest import Rows
-from worker.evaluation import BlockResult, evaluate_block, summarise
+from worker.evaluation import BlockResult, evaluate_block, robust, summarise
 from worker.evaluation.summary import AXIS
 
 QUICK = ("fgsm", ("pgd", {"steps": 5}), ("square", {"queries": 30}))
@@ -184,6 +184,36 @@ def test_survivors_only_are_attacked_and_the_broken_are_inherited(rows, images, 
         union = list(figure["attacks"].values())
         assert union == sorted(union, reverse=True)
         assert union[-1] == figure["robust_accuracy"]
+
+
+CURVE = ("0.01", "0.02", "0.03", "0.05", "0.07", "0.1")
+
+
+def test_a_curve_in_one_pass_is_the_one_radius_by_radius(rows, images, labels, ids, protocol, monkeypatch):
+    asked = protocol(*QUICK, eps=CURVE)
+    whole, halves, order = halves_and_whole(rows, asked, images, labels, ids)
+    joined = np.concatenate([h.chosen for h in halves], axis=1)
+    np.testing.assert_array_equal(joined, whole.chosen[:, order])
+    monkeypatch.setattr(robust, "DENSE", len(CURVE) + 1)
+    one_by_one = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    for name in ("chosen", "chosen_at", "chosen_share", "chosen_norm", "correct", "majority"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(one_by_one, name), err_msg=name)
+    for name in ("after", "standing"):  # the union after the last attack, the headline
+        np.testing.assert_array_equal(getattr(whole, name)[:, -1], getattr(one_by_one, name)[:, -1], err_msg=name)
+    assert len(set(whole.chosen_at[-1])) > 4
+    for radius in range(len(CURVE)):
+        a, b = (block.images(images.numpy(), radius=radius) for block in (whole, one_by_one))
+        np.testing.assert_array_equal(a, b)
+    pgd = [block.gradients[:, 1].sum() for block in (whole, one_by_one)]
+    assert pgd[0] < 0.6 * pgd[1]
+
+
+def test_one_step_is_tried_at_every_radius_of_a_curve(wave, protocol):
+    """It may break at a small radius what it does not at a larger one: no attack to be bisected."""
+    x = torch.full((4, 1, 6, 6), 0.48)
+    asked = protocol("fgsm", eps=("0.02", "0.1", "0.3", "0.31"))
+    block = evaluate_block(wave, x, torch.zeros(4, dtype=torch.long), torch.arange(4), protocol=asked, seed=0)
+    assert [f["robust_accuracy"] for f in summarise([block], asked)] == [1, 0, 0, 0]
 
 
 def test_survivors_or_not_the_broken_are_the_same_with_one_attack(rows, images, labels, ids, protocol):

@@ -9,11 +9,13 @@ import torch
 
 from app.storage import results
 from app.storage.tables import Run
+from models.registry import ModelSpec, build
 from tests.service import make_settings
-from worker.jobs import evaluate, verify
+from worker.jobs import evaluate, memory, verify
 from worker.jobs.measure import read_block
 from worker.jobs.memory import is_out_of_memory
 
+CPU = torch.device("cpu")
 EVALUATION = {"attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 2}}], "eps": ["8/255"],
               "images": 110}  # fmt: skip
 
@@ -75,8 +77,8 @@ def test_the_batch_is_halved_until_it_fits_and_every_bit_is_as_in_a_quiet_run_wi
     quiet = evaluated(workshop, batch=25)
     came = memory_for(30)
     starved = evaluated(workshop, batch=100)
-    assert came[:3] == [100, 50, 25]
-    assert max(came[3:]) <= 25, "what is known not to fit is not tried again"
+    assert came[:5] == [1, 2, 100, 50, 25], "two gradients are weighed, then the batch is halved"
+    assert max(came[5:]) <= 25, "what is known not to fit is not tried again"
     same(starved, quiet, workshop)
     assert starved.metrics["attack_batch"] == 25
     assert [c["attack_batch"] for c in starved.metrics["conditions"]] == [25]
@@ -87,9 +89,9 @@ def test_memory_that_runs_out_in_a_later_block_costs_that_block_alone_and_hardly
 ) -> None:
     workshop.trained()
     quiet = evaluated(workshop, batch=40)
-    came = memory_for(30, after=10)
+    came = memory_for(30, after=12)
     starved = evaluated(workshop, batch=40)
-    assert 40 in came[10:], "it ran out in the second block"
+    assert 40 in came[12:], "it ran out in the second block"
     assert [c["attack_batch"] for c in starved.metrics["conditions"]] == [40, 20]
     for one, other in zip(blocks(workshop, starved), blocks(workshop, quiet), strict=True):
         assert (one["ids"] == other["ids"]).all()
@@ -138,3 +140,22 @@ def test_a_real_allocation_that_is_too_large_is_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("variant", ["default", "lif"])
+def test_the_first_batch_is_what_activations_leave_room_for(variant: str, monkeypatch) -> None:
+    spec = ModelSpec("resnet20", variant, classes=3, image_shape=(1, 8, 8), mean=(0.5,), std=(0.5,))
+    model = build(spec).train()
+    an_image = memory.activation_bytes(model, CPU, 9) - memory.activation_bytes(model, CPU, 8)
+    assert an_image >= 4 * 8 * 8 * 16 * 7  # what the ReLUs of the first group put out
+    for room, batch in ((9 * an_image, 8), (1, 1), (20 * an_image, 20)):
+        monkeypatch.setattr(memory, "CPU_BYTES", room)
+        assert memory.fitting_batch(model, CPU, 20) == batch
+    assert model.training
+
+
+def test_heads_that_spike_take_memory_for_every_draw() -> None:
+    sizes = [memory.activation_bytes(build(ModelSpec(
+        "resnet20", variant, classes=3, image_shape=(1, 8, 8), mean=(0.5,), std=(0.5,))), CPU, 2)
+        for variant in ("default", "lif")]
+    assert sizes[1] > sizes[0] + 2 * 4 * memory.DRAWS * 64

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,12 +33,20 @@ class Rows:
     @property
     def ran(self) -> Array:
         """bool (radii, A, n): whether this attack tried this image at this radius."""
-        return ~np.isnan(self.block.share[: self.radius + 1])
+        return ~np.isnan(self.share)
 
-    @property
+    @cached_property
     def share(self) -> Array:
-        """float32 (radii, A, n): correct share of the selection draws; NaN where it did not try."""
-        return self.block.share[: self.radius + 1]
+        """float32 (radii, A, n): correct share of the selection draws; NaN where it did not try.
+
+        On survivors what failed at a radius has failed at the smaller ones too, where a bisected curve did not try it.
+        """
+        share = self.block.share.copy()
+        if self.protocol.survivors:
+            for below, above in zip(share[-2::-1], share[:0:-1], strict=True):
+                failed = np.isnan(below) & (above >= RIGHT)
+                below[failed] = above[failed]
+        return share[: self.radius + 1]
 
     def stages(self, kind: str) -> list[int]:
         """Numbers of the stages that are "single step", "iterative", "white", "black" or "transfer"."""
