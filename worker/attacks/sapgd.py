@@ -29,7 +29,6 @@ class SAPGD(Attack):
     """
 
     name = "sapgd"
-    bisects = True
     steps: int
     draws: int
     gradient: str

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from worker.evaluation import evaluate_block, summarise
-from worker.evaluation.diagnostics import CHECKS, Sibling, default_sibling, diagnose
+from worker.evaluation.diagnostics import CHECKS, Sibling, check_rows, default_sibling, diagnose
 from worker.evaluation.diagnostics.result import Threshold
 from worker.evaluation.diagnostics.significance import binomial_tail, mcnemar, surely_above
 
@@ -123,6 +123,15 @@ def test_rows_show_what_a_weaker_attack_broke_alone(strong, weak, check, rows, i
         share[0, weak, :broken] = 0  # no fault where the stronger attack broke them too
         [found] = by_name(summarise([replace(block, share=share)], asked)[0]["checks"], check)
         assert found["value"] == 0
+
+
+def test_of_a_bisected_curve_what_failed_at_a_radius_failed_at_the_smaller_ones(rows, images, labels, ids, protocol):
+    """PGD fails at the largest radius and is not tried below, where the black box breaks the image as well."""
+    asked = protocol("pgd", ("square", {"queries": 2}), eps=("0.02", "0.05"))
+    block = evaluate_block(rows, images[5:6], labels[5:6], ids[5:6], protocol=asked, seed=0)
+    share = np.array([[[np.nan], [0.0]], [[1.0], [0.0]]], np.float32)
+    (here,) = (r for r in check_rows(replace(block, share=share), 0, asked) if r.check == "black_box_beats_white_box")
+    assert here.value == 1
 
 
 def test_a_threshold_is_passed_beyond_luck_or_it_is_a_warning():
