@@ -54,6 +54,7 @@ class Lab:
         protocol = Protocol(
             dataset="cifar10", fingerprint="", norm="linf", eps=tuple(radii), suite="bench", suite_version=0,
             survivors=True, stages=tuple(stages), images=len(self.x0),
+            diagnostics="full",  # as `standard`: only then is a dense curve bisected
         )
         ids = torch.arange(len(self.x0))
         return evaluate_block(

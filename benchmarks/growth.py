@@ -86,6 +86,7 @@ class Lab:
         protocol = Protocol(
             dataset="cifar10", fingerprint="", norm="linf", eps=tuple(eps), suite="growth", suite_version=0,
             survivors=True, stages=(Stage("pgd", ATTACKS["pgd"].resolve({})),), images=images,
+            diagnostics="full",  # as `standard`: only then is a dense curve bisected
         )
         for ids in torch.arange(images).split(BLOCK_IMAGES):
             evaluate_block(self.model, self.x[ids], self.labels[ids], ids, protocol=protocol, seed=seed, batch_size=64)

@@ -40,7 +40,7 @@ def contest(
     with tempfile.TemporaryDirectory() as folder:  # a mapping outlives its file
         frozen = keep(
             model, splits[0], splits[1], depth=depth, files=SharedFiles(Path(folder), 2**34),
-            precisions=("float32",), memory=2**32,
+            memory=2**32,
         )
     assert frozen.training is not None, f"no room in {folder}"
 

@@ -121,17 +121,17 @@ SUITES: dict[str, Suite] = {
             ),
         ),
         Suite(
-            "standard", 2, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
+            "standard", 3, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
             _STANDARD, diagnostics="full",
         ),
         Suite(
-            "spiking", 2,
+            "spiking", 3,
             "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000,"
             " transfer from siblings: each on the survivors",
             NORMS, True, (*_EXPECTED, *_SAMPLED), diagnostics="full",
         ),
         Suite(
-            "audit", 2, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
+            "audit", 3, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
             (
                 _stage("fgsm"), _stage("pgd"), _stage("mifgsm"), _stage("deepfool"), *_EXPECTED,
                 _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), _stage("fmn"), _stage("cw"),

@@ -41,7 +41,7 @@ def evaluation(database, data_dir, monkeypatch):
     monkeypatch.setattr(diagnostics, "CHECKS", checks)
     queue = Queue(database, data_dir)
     queue.trained("default")
-    body = {"attacks": [{"name": "fgsm"}], "eps": ["8/255", "16/255"], "images": 10}
+    body = {"attacks": [{"name": "pgd", "parameters": {"steps": 5}}], "eps": ["8/255", "16/255"], "images": 10}
     experiment = queue.submit(evaluation=body)
     [run] = [r for r in queue.runs(experiment) if r.kind == "evaluate"]
     fence = queue.must_claim()

@@ -87,9 +87,11 @@ class _Evaluation:
         return self._result()
 
     def _bisects(self) -> bool:
-        """Stochastic images are more or less broken, and have a worst candidate at each radius: nothing to bisect."""
-        whole = all(stage.grid is None for stage in self.protocol.stages)
-        return self.protocol.survivors and not self.jury.target.stochastic and whole and len(self.radii) >= DENSE
+        """Stochastic images are more or less broken, and have a worst candidate at each radius: nothing to bisect. And
+        only the checks of a sample would show that an attack does worse at a larger radius."""
+        checked = self.protocol.diagnostics == "full"
+        whole = self.protocol.survivors and all(stage.grid is None for stage in self.protocol.stages)
+        return checked and whole and not self.jury.target.stochastic and len(self.radii) >= DENSE
 
     def _radius_by_radius(self) -> None:
         for radius in range(len(self.radii)):

@@ -209,14 +209,38 @@ def test_below_two_seeds_there_is_no_p_and_the_interval_is_over_images() -> None
     differences = np.array([[0.4, 0.0, 0.0, -0.4, 0.3, 0.1]])
     found = paired_difference({"3": 0.75}, {"3": 0.5, "4": 0.1}, lambda: differences)
     assert (found.n, found.p, found.sd) == (1, None, None)
-    expected = stats.t.interval(0.95, 5, differences.mean(), stats.sem(differences[0]))
-    assert found.ci95 == pytest.approx(expected)
+    with_four_halves = np.append(differences, [[1.0, -1.0, 0.0, 0.0]])
+    weights = np.append(np.ones(6), np.full(4, 0.5))
+    mean = np.average(with_four_halves, weights=weights)
+    error = np.sqrt(np.average((with_four_halves - mean) ** 2, weights=weights) / 8)
+    assert found.ci95 == pytest.approx((mean - 1.959964 * error, mean + 1.959964 * error))
     assert paired_difference({"3": 0.75}, {"3": 0.5}).ci95 is None
 
 
 def test_networks_that_never_differ_may_still_differ_by_what_so_few_images_do_not_show() -> None:
     found = paired_difference({"0": 0.5}, {"0": 0.5}, lambda: np.zeros((1, 1000)))
-    assert found.ci95 == pytest.approx((-0.003682, 0.003682), abs=1e-6)
+    assert found.ci95 == pytest.approx((-0.001956, 0.001956), abs=1e-6)  # 1.96 / 1002
+
+
+def test_a_few_images_that_hardly_differ_do_not_make_a_narrow_interval() -> None:
+    """By their own spread, 20 images of which two differ a little would exclude half a point."""
+    differences = np.zeros((1, 20))
+    differences[0, :2] = 0.03, 0.01
+    low, high = paired_difference({"0": 0.052}, {"0": 0.05}, lambda: differences).ci95
+    assert low < -0.08
+    assert high > 0.08
+
+
+@pytest.mark.parametrize(("images", "both", "only_a", "only_b"), [(20, 0.9, 0.05, 0.05), (50, 0.7, 0.2, 0.1)])
+def test_nineteen_of_twenty_intervals_over_images_hold_the_true_difference(
+    images: int, both: float, only_a: float, only_b: float
+) -> None:
+    drawn = np.random.default_rng(0).choice([0.0, 1.0, -1.0], (2000, images), p=[both, only_a, only_b])
+    held = 0
+    for differences in drawn:
+        low, high = paired_difference({"0": 0.5}, {"0": 0.5}, lambda d=differences: d[None]).ci95
+        held += low <= only_a - only_b <= high
+    assert held / 2000 > 0.93
 
 
 def test_equal_differences_leave_nothing_to_test_against() -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from app.domain.attacks import ATTACKS
+from app.domain.suites import Stage
 from worker.evaluation import evaluate_block, summarise
 from worker.evaluation.diagnostics import CHECKS, Sibling, check_rows, default_sibling, diagnose
 from worker.evaluation.diagnostics.result import Threshold
@@ -79,7 +81,7 @@ def test_accuracy_that_rises_with_eps_is_seen(wave, protocol):
 
 
 def test_results_mark_the_figures_of_their_radius(rows, images, labels, ids, protocol):
-    asked = protocol("fgsm", eps=("0.02", "0.1"))
+    asked = protocol(("pgd", {"steps": 5}), eps=("0.02", "0.1"))
     block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
     result = {"check": "made up", "value": 1.0, "warn": 0.1, "fail": 0.2, "verdict": "fail", "text": "because"}
     only = summarise([block], asked, [{**result, "eps": "1/10"}])
@@ -99,6 +101,37 @@ def test_a_check_of_the_sample_takes_the_place_of_its_like(rows, images, labels,
     assert [c["verdict"] for c in by_name(figure["checks"], like["check"])] == ["fail"]
     [figure] = summarise([block], asked, [{**like, "verdict": "not applicable"}])
     assert [c["verdict"] for c in by_name(figure["checks"], like["check"])] == ["not applicable"]
+
+
+@pytest.mark.parametrize("given", [
+    ("fgsm",), (("noise", {"tries": 1}),), (("square", {"queries": 2}),), (("pgd", {"steps": 4}),),
+    (("pgd", {"steps": 20, "step_size": 0.01, "random_start": False}),), (("apgd", {"gradient": "atan:2"}),),
+])  # fmt: skip
+def test_images_that_stand_only_for_want_of_an_attack_are_no_figure(given, rows, images, labels, ids, protocol):
+    """Steps too few, or too short to cross the ball, are none; a surrogate's attack passes over this network."""
+    asked = protocol(*given, eps=("0.0001", "0.5"))
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    standing, broken = summarise([block], asked)
+    [check] = by_name(standing["checks"], "no_iterative_attack")
+    assert (check["verdict"], standing["verdict"]) == ("fail", "upper bound only")
+    assert check["value"] == pytest.approx(standing["robust_accuracy"])
+    told = "no attack of the list applies" if given[0][0] == "apgd" else f"only {block.attacks[0]} ran"
+    assert told in check["text"]
+    also = protocol(*given, ("pgd", {"steps": 5}), eps=("0.0001", "0.5"))
+    for figure in summarise([evaluate_block(rows, images, labels, ids, protocol=also, seed=0)], also):
+        assert by_name(figure["checks"], "no_iterative_attack")[0]["verdict"] == "ok"
+    # Whom any attack breaks is broken.
+    assert by_name(broken["checks"], "no_iterative_attack")[0]["value"] == pytest.approx(broken["robust_accuracy"])
+
+
+def test_what_fails_at_a_larger_radius_was_tried(rows, images, labels, ids, protocol):
+    """As in `study`, whose attacks have grids of their own."""
+    stages = (Stage("fgsm", ATTACKS["fgsm"].resolve({}), (Fraction("0.0001"),)),
+              Stage("pgd", ATTACKS["pgd"].resolve({"steps": 5}), (Fraction("0.0002"),)))  # fmt: skip
+    asked = replace(protocol("fgsm", eps=("0.0001", "0.0002", "0.0003")), stages=stages, survivors=False)
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    found = [by_name(f["checks"], "no_iterative_attack")[0]["verdict"] for f in summarise([block], asked)]
+    assert found == ["ok", "ok", "fail"]
 
 
 @pytest.mark.parametrize(("strong", "weak", "check"), [

@@ -1,6 +1,6 @@
 """A block of an evaluation: what is attacked, what is inherited, what does not matter."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -190,7 +190,7 @@ CURVE = ("0.01", "0.02", "0.03", "0.05", "0.07", "0.1")
 
 
 def test_a_curve_in_one_pass_is_the_one_radius_by_radius(rows, images, labels, ids, protocol, monkeypatch):
-    asked = protocol(*QUICK, eps=CURVE)
+    asked = replace(protocol(*QUICK, eps=CURVE), diagnostics="full")
     whole, halves, order = halves_and_whole(rows, asked, images, labels, ids)
     joined = np.concatenate([h.chosen for h in halves], axis=1)
     np.testing.assert_array_equal(joined, whole.chosen[:, order])
@@ -208,10 +208,18 @@ def test_a_curve_in_one_pass_is_the_one_radius_by_radius(rows, images, labels, i
     assert pgd[0] < 0.6 * pgd[1]
 
 
+def test_without_checks_of_a_sample_no_curve_is_bisected(rows, images, labels, ids, protocol, monkeypatch):
+    asked = protocol(*QUICK, eps=CURVE)
+    found = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    monkeypatch.setattr(robust, "DENSE", len(CURVE) + 1)
+    one_by_one = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    np.testing.assert_array_equal(found.gradients, one_by_one.gradients)
+
+
 def test_one_step_is_tried_at_every_radius_of_a_curve(wave, protocol):
     """It may break at a small radius what it does not at a larger one: no attack to be bisected."""
     x = torch.full((4, 1, 6, 6), 0.48)
-    asked = protocol("fgsm", eps=("0.02", "0.1", "0.3", "0.31"))
+    asked = replace(protocol("fgsm", eps=("0.02", "0.1", "0.3", "0.31")), diagnostics="full")
     block = evaluate_block(wave, x, torch.zeros(4, dtype=torch.long), torch.arange(4), protocol=asked, seed=0)
     assert [f["robust_accuracy"] for f in summarise([block], asked)] == [1, 0, 0, 0]
 

@@ -8,17 +8,21 @@ import numpy as np
 
 from app.domain.attacks import ATTACKS, OWN_GRADIENT
 from app.domain.protocol import Protocol
+from app.domain.suites import Stage
 from worker.evaluation.block import Array, BlockResult
 from worker.evaluation.diagnostics.bench import RIGHT, SINGLE_STEP, TRANSFER
 from worker.evaluation.diagnostics.result import Result, Threshold, points
 
 FAULTY = Threshold("faulty_gradients", 0.0, 0.01)
+UNTRIED = Threshold("no_iterative_attack", 0.0, 0.01)
 REJECTED = Threshold("rejected_images", 0.0, 0.01)
 BLACK_BOX = Threshold("black_box_beats_white_box", 0.002, 0.01)
 TRANSFERRED = Threshold("transfer_beats_white_box", 0.005, 0.02)
 SINGLE = Threshold("single_step_beats_iterative", 0.005, 0.02)
 SELECTION = Threshold("selection_against_fresh", 0.01, None)
+FEWEST_STEPS = 5  # of an iterative attack that is worth the name
 CLEAR = 0.25  # shares of 32 draws may differ by so much, two standard errors, where the attacks are alike
+SHARES_OF_EPS = ("pgd", "mifgsm")  # attacks whose step_size is one
 EXPECTED = "expected"  # the gradient of the expected model: no surrogate
 
 
@@ -52,6 +56,10 @@ class Rows:
         """Numbers of the stages that are "single step", "iterative", "white", "black" or "transfer"."""
         return [number for number, stage in enumerate(self.protocol.stages) if kind in _kinds(stage.attack)]
 
+    def tried_by(self, stages: list[int]) -> Array:
+        """Images (n,) that one of the stages tried at this radius or at a larger one."""
+        return np.asarray(~np.isnan(self.block.share[self.radius :, stages]).all((0, 1)))
+
     def beaten(self, strong: list[int], weak: list[int], needed: list[int]) -> tuple[Array, bool]:
         """Images (n,) that one of `strong` breaks where each of `weak` failed at the same radius, and whether any
         was tried by both; `needed`: of `weak`, those of which one must have tried."""
@@ -73,12 +81,35 @@ def _kinds(attack: str) -> set[str]:
 def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[Result]:
     """Every check of this file, of the figure at one radius; `block`: all images joined."""
     rows = Rows(block, radius, protocol)
+    yield no_iterative_attack(rows)
     yield faulty_gradients(rows)
     yield rejected_images(rows)
     yield single_step_beats_iterative(rows)
     yield black_box_beats_white_box(rows)
     yield transfer_beats_white_box(rows)
     yield selection_against_fresh(rows)
+
+
+def no_iterative_attack(rows: Rows) -> Result:
+    """Images that stand, and that no iterative white-box attack with steps enough to cross the ball has tried."""
+    standing = rows.block.correct[rows.radius] / rows.block.draws[1] >= RIGHT
+    hit = standing & ~rows.tried_by([n for n in rows.stages("iterative") if _goes_far(rows.protocol.stages[n])])
+    value = float(hit.mean(dtype=np.float64))
+    if not hit.any():
+        return UNTRIED.grade(value, "every image that stands was tried by an iterative white-box attack")
+    ran = [str(name) for n, name in enumerate(rows.block.attacks) if rows.tried_by([n]).any()]
+    who = f"only {', '.join(ran)} ran" if ran else "no attack of the list applies to this network"
+    return UNTRIED.grade(value, (
+        f"{value:.1%} of the images stand untried by any iterative white-box attack of {FEWEST_STEPS} steps or more "
+        f"that together cross the ball: {who}. That says nothing of robustness. Add `pgd` or `apgd`, or take a suite."
+    ))
+
+
+def _goes_far(stage: Stage) -> bool:
+    """Whether there are steps, and as long ones, that reach the surface of the ball."""
+    steps = stage.parameters.get("steps", 0)
+    relative = stage.attack in SHARES_OF_EPS
+    return steps >= FEWEST_STEPS and (not relative or steps * stage.parameters["step_size"] >= 1)
 
 
 def faulty_gradients(rows: Rows) -> Result:
