@@ -13,6 +13,9 @@ from app.domain.curves import curves
 from app.domain.datasets import KNOWN
 from app.domain.errors import NotFound, SpikeproofError
 from app.domain.leaderboard import Measured, choose_family, row_id
+from app.domain.recipes import MeasuredRecipe
+from app.domain.spec import Precision
+from app.domain.suites import MeasuredSuite
 from app.reports.curve_plot import curves_picture
 from app.reports.tables import curves_table, measured_under
 from app.storage import datasets
@@ -34,10 +37,10 @@ def show(
     norm: Norm = "linf",
     architecture: ArchitectureName | None = None,
     variant: Variant | None = None,
-    recipe: str | None = None,
-    precision: str | None = None,
+    recipe: MeasuredRecipe | None = None,
+    precision: Precision | None = None,
     freeze_depth: FreezeDepth = None,
-    suite: str | None = None,
+    suite: MeasuredSuite | None = None,
     images: Images = None,
     rows: RowIds = None,
     format: CurveFormat = None,

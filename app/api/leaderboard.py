@@ -26,6 +26,9 @@ from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, coverage, leaderboard, matrix
+from app.domain.recipes import MeasuredRecipe
+from app.domain.spec import Precision
+from app.domain.suites import MeasuredSuite
 from app.reports.board_plot import board_picture
 from app.reports.matrix_plot import matrix_picture
 from app.reports.tables import leaderboard_table, matrix_table, measured_under
@@ -43,12 +46,12 @@ def show(
     dataset: str,
     architecture: ArchitectureName | None = None,
     variant: Variant | None = None,
-    recipe: str | None = None,
-    precision: str | None = None,
+    recipe: MeasuredRecipe | None = None,
+    precision: Precision | None = None,
     freeze_depth: FreezeDepth = None,
     norm: Norm = "linf",
     eps: Eps = None,
-    suite: str | None = None,
+    suite: MeasuredSuite | None = None,
     images: Images = None,
     sort: SortKey = "robust_accuracy",
     format: AnyFormat = None,
@@ -93,11 +96,11 @@ def show_matrix(
     services: ServicesOf,
     dataset: str,
     metric: Metric = "clean_accuracy",
-    recipe: str | None = None,
+    recipe: MeasuredRecipe | None = None,
     freeze_depth: FreezeDepth = None,
     norm: Norm = "linf",
     eps: Eps = None,
-    suite: str | None = None,
+    suite: MeasuredSuite | None = None,
     format: AnyFormat = None,
 ) -> Response:
     """Each cell mean, sd, n and `<X, Y>`; null where nothing was measured. Of several rows in one cell, as of several

@@ -1,7 +1,7 @@
 """Training recipes by name. A recipe's version is raised when results would change."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 Schedule = Literal["one-cycle", "constant"]
 
@@ -95,3 +95,8 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 UNDEFENDED = frozenset(name for name, recipe in RECIPES.items() if recipe.inner is None)
+# What figures may be asked of; networks that were trained elsewhere are "imported".
+if TYPE_CHECKING:
+    MeasuredRecipe = str
+else:
+    MeasuredRecipe = Literal[(*RECIPES, "imported")]

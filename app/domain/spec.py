@@ -5,7 +5,7 @@ What depends on several fields, on the data set or on the catalogues is checked 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.domain.architectures import VARIANTS, ArchitectureName, Variant
 from app.domain.attacks import Norm
@@ -132,6 +132,13 @@ class AttackUse(Strict):
 
     name: Name
     parameters: dict[Name, int | float | Name | bool] = Field(default_factory=dict, max_length=50)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_an_object(cls, given: Any) -> Any:
+        if not isinstance(given, dict | AttackUse):
+            raise ValueError('an attack is an object such as {"name": "pgd", "parameters": {"steps": 50}}')
+        return given
 
 
 class EvaluationSpec(Strict):

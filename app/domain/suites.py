@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from app.domain.attacks import ATTACKS, NORMS, SURROGATE_GRID, Norm
 
@@ -142,4 +142,5 @@ SUITES: dict[str, Suite] = {
     )
 }
 # From weakest to strongest: without a filter the leaderboard shows the strongest suite that has rows.
-SUITE_STRENGTH = ("custom", "study", "quick", "standard", "spiking", "audit")
+MeasuredSuite = Literal["custom", "study", "quick", "standard", "spiking", "audit"]
+SUITE_STRENGTH = get_args(MeasuredSuite)

@@ -62,6 +62,7 @@ BAD_BODIES: list[tuple[str, Any, str, str]] = [
      "/evaluation/attacks/0/parameters/steps", "an integer, a number, a string or a boolean"),
     ("attack parameter that is unknown", digits(evaluation={"attacks": [{"name": "pgd", "parameters": {"stps": 1}}]}),
      "/evaluation/attacks/0/parameters", "did you mean 'steps'"),
+    ("attack as a string", digits(evaluation={"attacks": ["pgd"]}), "/evaluation/attacks/0", '{"name": "pgd"'),
     ("attack without a name", digits(evaluation={"attacks": [{}]}), "/evaluation/attacks/0/name", "required"),
     ("suite and attacks", digits(evaluation={"suite": "quick", "attacks": [{"name": "pgd"}]}),
      "/evaluation/suite", "not both"),

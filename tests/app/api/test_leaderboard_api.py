@@ -100,6 +100,18 @@ def test_filters_leave_only_what_they_name(board, filters: dict[str, Any], varia
     assert [r["variant"] for r in get(board, **filters)["rows"]] == variants
 
 
+@pytest.mark.parametrize("path", ["/leaderboard", "/curves"])
+@pytest.mark.parametrize(("name", "allowed"), [
+    ("suite", "'quick'"), ("recipe", "'imported'"), ("precision", "'int8'"), ("variant", "'lif'"),
+])  # fmt: skip
+def test_a_filter_that_names_nothing_is_refused_not_answered_with_an_empty_board(
+    board, problem_of, path: str, name: str, allowed: str
+) -> None:
+    [fault] = problem_of(board.get(path, params={"dataset": "digits", name: "quik"}), 422)["errors"]
+    assert fault["pointer"] == f"/{name}"
+    assert allowed in fault["detail"]
+
+
 def test_it_may_be_sorted_by_clean_accuracy(board) -> None:
     rows = get(board, sort="clean_accuracy")["rows"]
     assert rows[0]["clean_accuracy"]["mean"] >= rows[1]["clean_accuracy"]["mean"]
