@@ -108,8 +108,8 @@ def card(checkpoint_id: str, services: ServicesOf) -> Markdown:
         row = results.checkpoint(session, checkpoint_id)
         shown = views.checkpoint_in_full(row, verifications.last(session, row))
         origin, figures = runs.get(session, row.run_id), results.figures_of_checkpoint(session, row.id)
-        names = ("suite", "norm", "images", "protocol", "clean_accuracy", "robust_accuracy", "verdict", "reasons",
-                 "draws", "details")  # fmt: skip
+        names = ("suite", "norm", "images", "protocol", "attacks", "clean_accuracy", "robust_accuracy", "verdict",
+                 "reasons", "draws", "details")  # fmt: skip
         listed = [{name: getattr(figure, name) for name in names} for figure in figures]
         measured = [runs.get(session, name) for name in dict.fromkeys(figure.run_id for figure in figures)]
     return Markdown(model_card(shown, origin.spec, listed, _conditions(measured)))

@@ -95,12 +95,18 @@ def _training(checkpoint: Facts, spec: Facts) -> Iterator[tuple[str, object]]:
     yield "validation accuracy", None if validation is None else f"{100 * validation:.1f} %"
 
 
+def _suite(figure: Facts) -> str:
+    """With its attacks where the name does not say them."""
+    named = f" ({', '.join(figure['attacks']) or 'no attack'})" if figure["suite"] == "custom" else ""
+    return f"{figure['suite']} v{figure['protocol']['suite_version']}{named}"
+
+
 def _results(figures: Sequence[Facts]) -> str:
     if not figures:
         return "It has not been attacked yet."
     first = figures[-1]
     rows = [[
-        f"{f['suite']} v{f['protocol']['suite_version']}", f"{NORMS[f['norm']]} {f['protocol']['eps_text']}",
+        _suite(f), f"{NORMS[f['norm']]} {f['protocol']['eps_text']}",
         str(f["images"]), f"{100 * f['robust_accuracy']:.1f}", f["verdict"], "; ".join(f["reasons"]),
     ] for f in figures]  # fmt: skip
     table = Table(["suite", "eps", "images", "robust %", "verdict", "reasons"], rows, [], [])

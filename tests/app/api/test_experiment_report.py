@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from app.domain.suites import SUITES
+from app.reports.model_card import _suite
 from app.storage import runs
 from app.storage.engine import Database
 from tests.app.work import Queue
@@ -146,6 +147,8 @@ def test_a_card_has_model_training_figures_with_protocol_data_and_provenance(fil
     suite = f"quick v{SUITES['quick'].version}"
     assert f"| {suite} | L∞ 32/255 | 359 | 32.0 | upper bound only | black box beats &lt;white> box |" in card
     assert "default v2" in card
+    of_ones_own = {"suite": "custom", "attacks": {"fgsm": 0.5, "pgd": 0.4}, "protocol": {"suite_version": 1}}
+    assert _suite(of_ones_own) == "custom v1 (fgsm, pgd)"
     assert "spike_mode SB" in card
     assert "CC BY 4.0" in card
     assert item["sha256"] in card
