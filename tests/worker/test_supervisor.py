@@ -142,6 +142,7 @@ def test_what_goes_through_a_network_is_a_pulse(queue, data_dir) -> None:
     job = Job(queue.run(fence.run_id), fence, queue.database, settings, progress, torch.device("cpu"))
     model = build(ModelSpec("resnet20", "default", 10, (1, 8, 8), mean=(0.3,), std=(0.4,))).eval()
     job.watch(model)
-    model.encoder(torch.zeros(2, 1, 8, 8))
-    model(torch.zeros(2, 1, 8, 8))
+    features = model.encoder(torch.zeros(2, 1, 8, 8))
+    assert len(pulses) == 1
+    model.decoder(features)  # alone, where features were kept
     assert len(pulses) == 2
