@@ -35,8 +35,8 @@ def _use(name: str, **parameters: Any) -> dict[str, Any]:
 
 _SMALL_QUICK = [_use("fgsm", draws=4), _use("pgd", steps=5, draws=4), _use("square", queries=20, draws=4)]
 _SMALL_SPIKING = [
-    _use("apgd", steps=5, gradient="expected"), _use("apgd", steps=3, gradient="sampled", draws=4),
-    _use("apgd", steps=3, gradient="straight_through", draws=4), _use("sapgd", steps=3, gradient="assg", draws=4),
+    _use("apgd", steps=5, gradient="expected"), _use("apgd", steps=5, gradient="sampled", draws=4),
+    _use("apgd", steps=5, gradient="straight_through", draws=4), _use("sapgd", steps=5, gradient="assg", draws=4),
     _use("square", queries=20, draws=4), _use("transfer", steps=3, draws=4),
 ]  # fmt: skip
 _SMALL_ATTACKS = {
