@@ -66,7 +66,7 @@ def _attacks(block: BlockResult, radius: int, *, survivors: bool) -> dict[str, d
 
 
 def _attack(block: BlockResult, radius: int, number: int, *, survivors: bool) -> dict[str, Any]:
-    share = block.share[radius, number]
+    share, norm = block.share[radius, number], block.norm[radius, number]
     attacked, broken = ~np.isnan(share), block.success[radius, number]
     right = block.clean_majority[:, -1]
     figure = block.after[radius, number] if survivors else share
@@ -74,7 +74,7 @@ def _attack(block: BlockResult, radius: int, number: int, *, survivors: bool) ->
         "accuracy": _mean(figure), "kind": "running union" if survivors else "alone",
         "correctly_classified": _mean(figure[right]),
         "attacked": int(attacked.sum()), "broken": int(broken.sum()),
-        "mean_norm": _mean(block.norm[radius, number][broken]),
+        "mean_norm": _mean(norm[broken & (norm > 0)]),  # DeepFool leaves what is wrong already as it is
         "queries": _mean(block.queries[radius, number][attacked]),
         "gradients": _mean(block.gradients[radius, number][attacked]),
     }

@@ -43,6 +43,15 @@ def test_counts_are_of_the_images_attacked(evaluated):
     assert detail["mean_norm"] == pytest.approx(0.02, abs=1e-3)
 
 
+def test_the_mean_norm_of_an_attack_is_of_images_that_it_changed(rows, images, labels, ids, protocol):
+    asked = replace(protocol("deepfool", eps=("0.1",)), survivors=False)
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    detail = summarise([block], asked)[0]["attack_details"]["deepfool"]
+    norm = block.norm[0, 0]
+    assert detail["broken"] > (norm[block.success[0, 0]] > 0).sum() > 0, "some are wrong before they are attacked"
+    assert detail["mean_norm"] == pytest.approx(norm[block.success[0, 0] & (norm > 0)].mean())
+
+
 def test_an_honest_network_is_ok(evaluated):
     block, asked = evaluated
     for figures in summarise([block], asked):
