@@ -4,8 +4,8 @@
 
 FOLDER has `cifar10`, `cifar100` and `fashion-mnist` as `NAME/{train,test}/CLASS/*.png`. Each preset gets a fresh data
 folder below WORK, a service of its own on a free port, and is submitted by the command that a user types. At its end
-one checkpoint of each variant is verified, and a checkpoint file with a changed byte must be refused. WORK/PRESET.md
-has what came of it.
+every checkpoint is verified, and a checkpoint file with a changed byte must be refused. WORK/PRESET.md has what came of
+it, WORK/PRESET.html the experiments' reports.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.client import Client
+from app.domain.epsilon import parse_epsilon
 from app.domain.presets import PRESETS
 
 COMMAND = [sys.executable, "-m", "app.cli"]
@@ -73,7 +74,9 @@ def run_preset(name: str, work: Path, datasets: Path, *, offline: bool) -> str:
         wall = time.monotonic() - began
         with Client(env["SPIKEPROOF_URL"]) as client:
             experiments = [client.experiment(one["id"]) for one in reversed(client.experiments())]
-            lines = [_summary(experiments), *(client.report(one["id"]) for one in experiments)]
+            lines = [_summary(experiments), *_boards(client, experiments)]
+            reports = [client.report(one["id"]) for one in experiments]
+            (work / f"{name}.html").write_text("\n".join(reports))
             checks = _verified(client, env, data)
     used = _child_seconds() - cpu
     head = f"## {name} {' '.join(forms)}: status {done.returncode}, {used / 60:.1f} CPU minutes, {wall / 60:.1f} wall"
@@ -93,11 +96,22 @@ def _summary(experiments: list[dict[str, Any]]) -> str:
     return f"{len(experiments)} experiments, {own} runs of their own; {states}."
 
 
+def _boards(client: Client, experiments: list[dict[str, Any]]) -> Iterator[str]:
+    """The leaderboard of each data set at each radius; `others` that it says were measured otherwise are left out."""
+    for dataset in sorted({one["dataset"] for one in experiments}):
+        curve = {point["eps_text"] for row in client.leaderboard(dataset)["rows"] for point in row["curve"]}
+        for eps in sorted(curve, key=parse_epsilon):
+            yield f"{dataset}, eps {eps}:"
+            yield client.leaderboard_text(dataset, "md", eps=eps)
+
+
 def _verified(client: Client, env: dict[str, str], data: Path) -> list[str]:
-    """The first checkpoint of each variant, recomputed; then the first again, with a byte of its file changed."""
-    chosen = {row["variant"]: row for row in client.checkpoints()}
-    found = [f"verify {row['variant']} {row['id']}: {_verify(env, row['id'])}" for row in chosen.values()]
-    tampered = next(iter(chosen.values()))
+    """Every checkpoint that has figures, recomputed; then one again, with a byte of its file changed."""
+    measured = {name for one in client.iter_experiments() for run in client.experiment(one["id"])["runs"]
+                if run["kind"] == "evaluate" and (name := run["checkpoint"])}  # fmt: skip
+    rows = [row for row in client.iter_checkpoints() if row["id"] in measured]
+    found = [f"verify {row['variant']} {row['id']}: {_verify(env, row['id'])}" for row in rows]
+    tampered = rows[0]
     _change_a_byte(_file_of(data, tampered))
     return [*found, f"the same with one byte of {tampered['id']}'s file changed: {_verify(env, tampered['id'])}"]
 
