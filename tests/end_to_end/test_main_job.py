@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import EMBEDDED, PATIENCE, QUICK_TRAINING, Servic
 from tests.end_to_end.test_command_line import spikeproof
 from worker.data.digits import read_digits
 
-SPEC = {"dataset": "digits", "seeds": [0], "training": QUICK_TRAINING, "evaluation": {"images": 12}}
+SPEC = {"dataset": "digits", "seeds": [0], "training": QUICK_TRAINING, "evaluation": {"images": 20}}
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def _check_prediction(service, checkpoint, digit) -> None:
 def _check_evaluation_files(service, run_id) -> None:
     stored = np.load(io.BytesIO(httpx.get(f"{service.url}/runs/{run_id}/adversarial.npz", timeout=PATIENCE).content))
     original = read_digits()["test"][0][stored["ids"]].transpose(0, 3, 1, 2) / np.float32(255)
-    assert stored["index"].shape == (3, 12)
+    assert stored["index"].shape == (3, 20)
     for eps, index in zip((8, 32, 64), stored["index"], strict=True):
         changed = index >= 0
         assert np.abs(stored["images"][index[changed]] - original[changed]).max() <= eps / 255 + 1e-6
@@ -87,7 +87,7 @@ def _check_verdicts(service, run_id, stored) -> None:
         asked = {"limit": 10_000, "eps": f"{eps}/255"}
         rows = httpx.get(f"{service.url}/runs/{run_id}/verdicts", params=asked, timeout=PATIENCE).json()["items"]
         found = {row["image_id"]: row for row in rows}
-        assert len(rows) == len(found) == 12
+        assert len(rows) == len(found) == 20
         assert [found[i]["attack"] is not None for i in stored["ids"].tolist()] == (index >= 0).tolist()
         assert np.mean([row["correct_share"] for row in rows]) == pytest.approx(figure["robust_accuracy"])
         assert 0 < figure["mean_ssim"] < 1

@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.conftest import Service, finished
 
-TRAINING = {"image_size": 16, "epochs": 20, "branch_epochs": 8}
+TRAINING = {"image_size": 16, "epochs": 20, "branch_epochs": 12}
 EVALUATION = {"images": 100, "eps": ["8/255"], "attacks": [{"name": "fgsm"}, {"name": "pgd"}]}
 
 
@@ -31,11 +31,10 @@ def test_three_variants_learn_a_folder_and_none_withstands_8_255(make_service, r
     rows = {row["variant"]: row for row in board["rows"] if "gain" not in row["settings"]}
     assert board["protocol"]["eps_text"] == "8/255"
     for row in rows.values():
-        assert row["clean_accuracy"]["mean"] >= 0.42
+        assert row["clean_accuracy"]["mean"] >= 0.45
         assert row["robust_accuracy"]["mean"] <= 0.05
         assert row["verdict"] == "ok"
-    # 500 images: one standard error of the difference is up to .03.
-    assert rows["paralif"]["clean_accuracy"]["mean"] > rows["default"]["clean_accuracy"]["mean"] - 0.05
+    assert rows["paralif"]["clean_accuracy"]["mean"] > rows["default"]["clean_accuracy"]["mean"] - 0.03
     # The published read-out, a mean of spikes as logits, learns less.
     [gain_1] = [row for row in board["rows"] if "gain 1" in row["settings"]]
     assert gain_1["clean_accuracy"]["mean"] < rows["paralif"]["clean_accuracy"]["mean"]

@@ -85,13 +85,15 @@ def _rows(model: Classifier, split: Split, depth: int, files: SharedFiles, memor
     def put_out(index: np.ndarray) -> Tensor:
         return output(encoder, to_pixels(batch_of(split, index)[0], device), depth)
 
+    def parts() -> Iterator[np.ndarray]:
+        return (_array(part, last) for part in _in_parts(put_out, len(split), files.tell))
+
     with evaluating(model), torch.no_grad():
         first = put_out(np.arange(min(PROBE_IMAGES, len(split))))
         last = not first.is_contiguous()  # then the channels come last, and the layers behind expect them there
         probe = _array(first, last)
-        parts = (_array(part, last) for part in _in_parts(put_out, len(split), files.tell))
         key = _key(encoder, split, depth, probe)
-        kept = files.get(key, (len(split), *probe.shape[1:]), DTYPE, lambda: parts)
+        kept = files.get(key, (len(split), *probe.shape[1:]), DTYPE, parts)
     return None if kept is None else Rows(kept, device, memory, channels_last=last)
 
 

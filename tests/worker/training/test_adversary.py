@@ -16,17 +16,9 @@ from worker.data.digits import read_digits
 from worker.training.adversary import Adversary
 from worker.training.loop import Hooks, train
 from worker.training.resume import load_state, save_state
-from worker.training.seeding import make_deterministic
 
 ADVERSARY = Adversary("linf", 32 / 255, steps=3, step_size=0.25)
 VARIANTS = ["default", "lif", "paralif"]
-
-
-@pytest.fixture(autouse=True)
-def deterministic():
-    make_deterministic(1)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

@@ -18,19 +18,11 @@ from worker.training.adversary import Adversary
 from worker.training.features import Frozen, keep
 from worker.training.loop import Hooks, train
 from worker.training.resume import load_state, save_state
-from worker.training.seeding import make_deterministic
 
 PLAIN = replace(CONFIG, epochs=2, augment=False, freeze_depth=2)
 # The bits were the same wherever this ran (AVX-512, AVX2, SSE4.1). But a layer may sum in another order where the
 # number of images is another, as ResNet-50's did below 16: then the weights differ by what that grows to.
 CLOSE = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def deterministic():
-    make_deterministic(1)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +118,24 @@ def test_what_does_not_fit_is_not_kept(splits, files):
     assert frozen.validation is not None
     files.budget = 0
     assert kept(model, splits, files) == Frozen(2)
+
+
+def test_a_file_that_goes_before_it_is_read_is_computed_again(splits, files, monkeypatch):
+    """As where another job needs its room."""
+    read, gone = SharedFiles._open, []
+
+    def taken_away_once(self, key, shape, dtype):
+        if not gone and (self.folder / f"{key}.npy").exists():
+            (self.folder / f"{key}.npy").unlink()
+            gone.append(key)
+        return read(self, key, shape, dtype)
+
+    monkeypatch.setattr(SharedFiles, "_open", taken_away_once)
+    found = kept(network(), splits, files)
+    assert gone
+    monkeypatch.undo()
+    again = kept(network(), splits, SharedFiles(files.folder.parent / "others", 2**30))
+    assert np.array_equal(found.training.kept, again.training.kept)
 
 
 def test_images_that_are_altered_are_not_kept_but_those_held_out_are(splits, files):

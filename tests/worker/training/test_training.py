@@ -14,17 +14,10 @@ from worker.data import Split
 from worker.data.digits import read_digits
 from worker.training.loop import Config, Hooks, accuracy, train
 from worker.training.resume import load_state, save_state
-from worker.training.seeding import derive_seed, generator, make_deterministic
+from worker.training.seeding import derive_seed, generator
 
 CONFIG = Config("test", 3, 32, 0.05, 0.05, 0.9, True, 5e-4, "one-cycle", True, False, 0)
 AUGMENTATION = Augmentation(1, flip=False)
-
-
-@pytest.fixture(autouse=True)
-def deterministic():
-    make_deterministic(1)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
