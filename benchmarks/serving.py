@@ -1,6 +1,6 @@
 """Batched against unbatched predictions: the same service twice, one with SPIKEPROOF_PREDICT_BATCH=1, taking turns.
 
-    python benchmarks/serving.py [--architectures resnet20] [--clients 32] [--seconds 5] [--rounds 3] [--png]
+    python -m benchmarks.serving [--architectures resnet20] [--clients 32] [--seconds 5] [--rounds 3] [--png]
 
 Networks are untrained: speed does not depend on the weights. Each client sends one 32x32 image a request over its own
 connection, and the next one when it has the answer: as FP32 bytes to /v2 (as standard clients do), or with --png as a
@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from load import cpu_seconds, service  # beside this file
 from PIL import Image
 
 from app.client import Client
+from benchmarks.load import cpu_seconds, service
 from models import checkpoint
 from models.noise import KeyedNoise, image_keys
 from models.registry import Classifier, ModelSpec, build

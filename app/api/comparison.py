@@ -59,7 +59,8 @@ def _sides(services: Services, session: Session, found: Sequence[BoardRow]) -> l
     first = found[0]
     suite, images = first.protocol["suite"], first.protocol["images"]
     measured = latest(results.measured(session, first.dataset, norm=first.norm, suite=suite, images=images))
-    rows = {row["id"]: row for row in leaderboard(measured, first.protocol_id, per_image=per_image_of(services))}
+    board = leaderboard(measured, first.protocol_id, per_image=per_image_of(services), known=services.rows)
+    rows = {row["id"]: row for row in board}
     family = next(m.protocol["family"] for m in measured if m.protocol_id == first.protocol_id)
     return [
         Side(

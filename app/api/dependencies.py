@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from app.api.answers import Answers
 from app.api.hub import Hub
 from app.broker import Doorbell
+from app.domain.leaderboard import KnownRows
 from app.inference.batcher import Batcher
 from app.inference.loader import ModelCache
 from app.settings import Settings
@@ -37,6 +38,7 @@ class Services:
     batcher: Batcher
     doorbell: Doorbell | None = None  # None: workers poll the database
     figures: KnownFigures = field(default_factory=KnownFigures)
+    rows: KnownRows = field(default_factory=KnownRows)
     runs: KnownRuns = field(default_factory=KnownRuns)
     tallies: KnownTallies = field(default_factory=KnownTallies)
     answers: Answers = field(default_factory=Answers)

@@ -69,8 +69,10 @@ def show(
             and recipe in (None, m.recipe) and precision in (None, m.precision)
             and freeze_depth in (None, m.freeze_depth)
         ]
-        rows = leaderboard(chosen, choose_protocol(shown), sort, per_image_of(services))
-        return _as(form, {"dataset": dataset, "rows": rows, "protocol": _protocol(shown, dataset, norm, eps)})
+        protocol = choose_protocol(shown)
+        rows = leaderboard(chosen, protocol, sort, per_image_of(services), services.rows)
+        told = _protocol(shown, protocol, dataset, norm, eps)
+        return _as(form, {"dataset": dataset, "rows": rows, "protocol": told})
 
     if wanted != "html":
         return kept(services, request, dataset, form, make)
@@ -109,8 +111,9 @@ def show_matrix(
     measured = measured_of(services, dataset, norm, suite=suite)
     shown = _shown(measured, dataset, norm, eps)
     chosen = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
-    cells = matrix(chosen, choose_protocol(shown), metric, list(ARCHITECTURES), per_image_of(services))
-    table = {"dataset": dataset, **cells, "protocol": _protocol(shown, dataset, norm, eps)}
+    protocol = choose_protocol(shown)
+    cells = matrix(chosen, protocol, metric, list(ARCHITECTURES), per_image_of(services), services.rows)
+    table = {"dataset": dataset, **cells, "protocol": _protocol(shown, protocol, dataset, norm, eps)}
     wanted = format or best_format(request)
     report = as_report(
         wanted, lambda: matrix_table(table, f"{metric.replace('_', ' ')}, per cent; {_note(table)}"),
@@ -128,10 +131,11 @@ def _shown(measured: list[Measured], dataset: str, norm: Norm, eps: str | None) 
     return [m for m in measured if m.protocol["eps"] == radius]
 
 
-def _protocol(shown: list[Measured], dataset: str, norm: Norm, eps: str | None) -> dict[str, Any]:
-    """What the rows were measured under. `others` counts figures of other protocols at this radius, left out;
-    `missing_rows` rows that only those have, with all their seeds."""
-    chosen = choose_protocol(shown)
+def _protocol(
+    shown: list[Measured], chosen: str | None, dataset: str, norm: Norm, eps: str | None
+) -> dict[str, Any]:
+    """What the rows were measured under, `chosen` from what may be shown. `others` counts figures of other protocols at
+    this radius, left out; `missing_rows` rows that only those have, with all their seeds."""
     of_it = [m for m in shown if m.protocol_id == chosen]
     if of_it:
         covered = coverage(shown, lambda m: m.protocol_id)[of_it[0].protocol_id]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]
 OK = "ok"
+MOST_KNOWN_ROWS = 5_000  # a few KiB each
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,41 @@ def latest(measured: Iterable[Measured]) -> list[Measured]:
     return list(newest.values())
 
 
+class KnownRows:
+    """Rows without their ranks, from one board to the next: what was made of the very same figures is not made again.
+
+    For figures and per-image rows that, once published, never change. Rows are shared, and not to be written to.
+    Threads may ask at once: at worst both make the same.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[str, str, float], ...], dict[str, Any]] = {}
+
+    def row(
+        self, members: Sequence[Measured], all_radii: Sequence[Measured], per_image: PerImage | None
+    ) -> dict[str, Any]:
+        """Of the members at one radius, with a curve over all radii."""
+        figures = (*members, *all_radii)
+        key = (*((m.run_id, m.eps, m.created_at) for m in figures), ("", "", len(members)))
+        found = self._known.get(key)
+        if found is None:
+            found = _row(members, all_radii, per_image)
+            if len(self._known) >= MOST_KNOWN_ROWS:
+                self._known = {}
+            self._known[key] = found
+        return found
+
+
 def leaderboard(
     measured: Iterable[Measured], protocol_id: str | None, sort: SortKey = "robust_accuracy",
-    per_image: PerImage | None = None,
+    per_image: PerImage | None = None, known: KnownRows | None = None,
 ) -> list[dict[str, Any]]:
     """Ranked rows of one protocol; those marked "upper bound only" come unranked below the others.
 
     `measured` may have other radii too: a row's `curve` has its robust accuracy at all of them.
     `per_image` is asked where there are enough seeds for an interval that needs it.
     """
+    row_of = known.row if known else _row
     groups: dict[str, list[Measured]] = defaultdict(list)
     curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
     for m in latest(measured):
@@ -151,7 +178,7 @@ def leaderboard(
         if m.protocol_id == protocol_id:
             groups[m.group].append(m)
     rows = [
-        _row(members, curves[group, members[0].protocol.get("family")], per_image)
+        row_of(members, curves[group, members[0].protocol.get("family")], per_image)
         for group, members in groups.items()
     ]
     second: SortKey = "clean_accuracy" if sort == "robust_accuracy" else "robust_accuracy"
@@ -292,7 +319,7 @@ def seed_shares(members: Sequence[Measured], per_image: PerImage) -> "Shares | N
 
 def matrix(
     measured: Iterable[Measured], protocol_id: str | None, metric: Metric, architectures: Sequence[str],
-    per_image: PerImage | None = None,
+    per_image: PerImage | None = None, known: KnownRows | None = None,
 ) -> dict[str, Any]:
     """The study's layout: variants down, architectures across; each cell mean, sd, n and `<X, Y>`.
 
@@ -303,7 +330,7 @@ def matrix(
     for m in (measured := latest(measured)):
         name = row_id(m.group, m.protocol_id)
         when[name] = max(when[name], m.created_at)
-    for row in leaderboard(measured, protocol_id, per_image=per_image):
+    for row in leaderboard(measured, protocol_id, per_image=per_image, known=known):
         cells[row["variant"], row["architecture"]].append(row)
     rows = []
     for variant in VARIANTS:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.leaderboard import Measured, choose_protocol, coverage, leaderboard, matrix
+from app.domain import leaderboard as module
+from app.domain.leaderboard import KnownRows, Measured, choose_protocol, coverage, leaderboard, matrix
 
 
 def measured(**given: Any) -> Measured:
@@ -182,3 +183,25 @@ def test_a_row_says_how_far_its_worst_candidates_are_from_the_images() -> None:
     assert row["mean_norm"] == pytest.approx(0.03)
     assert row["ssim"] == 0.9
     assert board(measured())[0]["ssim"] is None
+
+
+def test_known_rows_are_what_they_would_be_anew_and_only_what_changed_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    row = module._row
+    monkeypatch.setattr(module, "_row", lambda members, *rest: made.append(members[0].group) or row(members, *rest))
+    known = KnownRows()
+    a, b = measured(run_id="a", group="a"), measured(run_id="b", group="b", robust_accuracy=0.4)
+    board(a, b, known=known)
+    assert made == ["a", "b"]
+    for figures in (
+        [a, b, measured(run_id="b2", group="b", seed=1), measured(run_id="a8", group="a", eps="1/255")],
+        [replace(a, created_at=1.0, robust_accuracy=0.1), b],  # measured again
+        [a, b],
+    ):
+        protocol = a.protocol_id
+        assert leaderboard(figures, protocol, known=known) == leaderboard(figures, protocol)
+    made.clear()
+    board(b, a, known=known)
+    assert made == []
+    monkeypatch.setattr(module, "MOST_KNOWN_ROWS", 1)
+    assert board(a, b, measured(run_id="c", group="c"), known=known) == board(a, b, measured(run_id="c", group="c"))
