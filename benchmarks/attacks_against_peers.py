@@ -118,6 +118,7 @@ ENTRIES: dict[str, Entry] = {
     )
     for norm in norms
 }
+PEERS = ("torchattacks", "foolbox", "ART")
 AT_ONCE = tuple(key for key in ENTRIES if not key.startswith("standard"))  # `standard` takes the time of all others
 
 
@@ -238,6 +239,8 @@ def main() -> None:
     parser.add_argument("--dataset", choices=sorted(RADII), default="digits")
     parser.add_argument("--attacks", nargs="+", choices=sorted(ENTRIES), default=AT_ONCE, metavar="NAME",
                         help=f"of {', '.join(ENTRIES)}; all but `standard`, whose budgets are AutoAttack's")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("--eps", type=float, help="the radius, instead of the table's")
     parser.add_argument("--checkpoint", type=Path, help="a network to attack instead of one trained here")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=5)
@@ -253,9 +256,11 @@ def main() -> None:
     with frozen(model):
         clean = f"clean accuracy {100 * _accuracy(model, x0, y0):.1f} % of {len(x0)}"
         print(f"{model.spec.architecture} on {asked.dataset}: {clean}")
-        played = contests(model, x0, y0, radii=RADII[asked.dataset], names=asked.attacks, budget=budget)
+        radii = {name: asked.eps or radius for name, radius in RADII[asked.dataset].items()}
+        played = contests(model, x0, y0, radii=radii, names=asked.attacks, budget=budget)
         print("\n".join(HEADER))
         for contest in played:
+            contest.runs = {who: run for who, run in contest.runs.items() if who in ("ours", *asked.peers)}
             contest.play(model, x0, y0, asked.seeds)
             print("\n".join(lines(contest)), flush=True)  # a long table is worth reading before it is done
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import BaseRoute
@@ -40,6 +40,7 @@ from app.api.again import Again
 from app.api.dependencies import Services
 from app.api.every_answer import EveryAnswer
 from app.api.hub import Hub
+from app.api.parameters import known_parameters
 from app.api.requests import Requests
 from app.api.security import Gate
 from app.api.ui.pages import PAGES
@@ -101,14 +102,14 @@ def create_application(config: Settings | None = None) -> FastAPI:
 @cache
 def _routes() -> list[BaseRoute]:
     """Every application's: what a route takes, FastAPI works out once a process, not once an application."""
-    everything = APIRouter()
-    for module in (
-        *PAGES,
-        experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, predictions,
-        attacks, pictures, evaluations, neurons, open_inference, catalogues, reports, trail, health, metrics,
-        documentation,
-    ):
+    everything, strictly = APIRouter(), [Depends(known_parameters)]
+    for module in (*PAGES, open_inference, health, metrics, documentation):  # whose callers may have words of their own
         everything.include_router(module.router)
+    for module in (
+        experiments, events, runs, leaderboard, choices, comparison, curves, checkpoints, uploads, predictions,
+        attacks, pictures, evaluations, neurons, catalogues, reports, trail,
+    ):
+        everything.include_router(module.router, dependencies=strictly)
     return everything.routes
 
 

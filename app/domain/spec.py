@@ -148,7 +148,10 @@ class EvaluationSpec(Strict):
     attacks: Annotated[list[AttackUse], Field(min_length=1, max_length=20)] | None = None
     norm: Norm = "linf"
     eps: Annotated[list[Radius], Field(min_length=1, max_length=MAX_EPS)] | None = None
-    images: int = Field(1000, ge=1, le=100_000, description="the first N of a fixed stratified permutation")
+    images: int = Field(
+        1000, ge=1, le=100_000,
+        description="the first N of a fixed stratified permutation of the test split, or all that it has",
+    )
     corruptions: bool = Field(
         False, description="also accuracy under 15 common corruptions at 5 severities; `audit` always measures it"
     )

@@ -218,3 +218,28 @@ def test_a_database_that_does_not_answer_is_said_to_be_down_for_now(
     problem_of(response, 503)
     assert int(response.headers["retry-after"]) > 0
     assert "SELECT" not in response.text
+
+
+@pytest.mark.parametrize(("path", "pointer", "told"), [
+    ("/leaderboard?dataset=digits&architcture=resnet18", "/architcture", "did you mean 'architecture'"),
+    ("/leaderboard?datset=digits&dataset=digits", "/datset", "did you mean 'dataset'"),
+    ("/curves?dataset=digits&a~b/c=1", "/a~0b~1c", "known: "),
+    ("/runs?kind=evaluate&sate=failed", "/sate", "did you mean 'state'"),
+    ("/suites?a=1", "/a", "takes none"),
+])
+def test_a_query_parameter_that_is_not_there_is_refused(
+    api: httpx.Client, path: str, pointer: str, told: str
+) -> None:
+    answer = api.get(path)
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert error["pointer"] == pointer
+    assert error["detail"].startswith("in the query: no such parameter")
+    assert told in error["detail"]
+
+
+def test_pages_and_answers_that_are_kept_go_on_taking_what_they_take(api: httpx.Client) -> None:
+    assert api.get("/ui/leaderboard?dataset=digits&utm_source=mail").status_code == 200
+    for _ in range(2):
+        assert api.get("/leaderboard?dataset=digits").status_code == 200
+        assert api.get("/leaderboard?dataset=digits&architcture=resnet18").status_code == 422

@@ -124,6 +124,28 @@ def test_images_that_stand_only_for_want_of_an_attack_are_no_figure(given, rows,
     assert by_name(broken["checks"], "no_iterative_attack")[0]["value"] == pytest.approx(broken["robust_accuracy"])
 
 
+def test_a_network_that_learnt_nothing_is_no_robust_one(rows, images, labels, ids, protocol):
+    """Right by chance, on images that a tiny ball leaves as they are."""
+    asked = protocol(("pgd", {"steps": 5}), eps=("0.0001",))
+
+    def check(labels):
+        [figure] = summarise([evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)], asked)
+        return by_name(figure["checks"], "near_chance")[0], figure
+
+    learnt, figure = check(labels)
+    assert (learnt["verdict"], figure["verdict"]) == ("ok", "ok")
+    assert learnt["value"] < 0.8
+    chance, figure = check(labels.roll(1))
+    assert figure["robust_accuracy"] > 0
+    assert (chance["verdict"], figure["verdict"]) == ("fail", "upper bound only")
+    assert "train it longer" in chance["text"]
+    assert figure["reasons"] == [chance["text"]]
+    answers = rows.decoder(rows.encoder(images))[0].argmax(1)
+    hopeless, figure = check((answers + 1) % 4)
+    assert (hopeless["verdict"], figure["verdict"]) == ("not applicable", "ok")
+    assert check(torch.zeros_like(labels))[0]["verdict"] == "not applicable"
+
+
 def test_what_fails_at_a_larger_radius_was_tried(rows, images, labels, ids, protocol):
     """As in `study`, whose attacks have grids of their own."""
     stages = (Stage("fgsm", ATTACKS["fgsm"].resolve({}), (Fraction("0.0001"),)),

@@ -12,7 +12,10 @@ from app.domain.suites import Stage
 from worker.evaluation.block import Array, BlockResult
 from worker.evaluation.diagnostics.bench import RIGHT, SINGLE_STEP, TRANSFER
 from worker.evaluation.diagnostics.result import Result, Threshold, points
+from worker.evaluation.diagnostics.significance import surely_above
 
+NOTHING_LEARNT = 0.9
+CHANCE = Threshold("near_chance", 0.8, NOTHING_LEARNT)
 FAULTY = Threshold("faulty_gradients", 0.0, 0.01)
 UNTRIED = Threshold("no_iterative_attack", 0.0, 0.01)
 REJECTED = Threshold("rejected_images", 0.0, 0.01)
@@ -81,6 +84,7 @@ def _kinds(attack: str) -> set[str]:
 def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[Result]:
     """Every check of this file, of the figure at one radius; `block`: all images joined."""
     rows = Rows(block, radius, protocol)
+    yield near_chance(rows)
     yield no_iterative_attack(rows)
     yield faulty_gradients(rows)
     yield rejected_images(rows)
@@ -88,6 +92,28 @@ def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[
     yield black_box_beats_white_box(rows)
     yield transfer_beats_white_box(rows)
     yield selection_against_fresh(rows)
+
+
+def near_chance(rows: Rows) -> Result:
+    """The errors on the unchanged images, as a share of those of one constant answer: at 1 nothing was learnt.
+
+    A constant answer withstands every attack, and a network that hardly differs from one withstands a good part.
+    """
+    block = rows.block
+    right = block.clean_correct / block.draws[1]
+    constant = float(np.unique(block.labels, return_counts=True)[1].max() / len(block.labels))
+    standing = float((block.correct[rows.radius] / block.draws[1]).mean(dtype=np.float64))
+    if constant == 1:
+        return CHANCE.not_applicable("all images are of one class: a constant answer is always right")
+    if not standing:
+        return CHANCE.not_applicable("no image stands: what little was learnt does not matter")
+    clean, errors = float(right.mean(dtype=np.float64)), 1 - right
+    return CHANCE.grade(
+        (1 - clean) / (1 - constant),
+        f"{clean:.1%} of the unchanged images are answered right, where one constant answer has {constant:.1%} and "
+        f"withstands every attack. {LEARNT_LITTLE if 1 - clean > CHANCE.warn * (1 - constant) else ''}".rstrip(),
+        sure=surely_above(errors, NOTHING_LEARNT * (1 - constant)),
+    )
 
 
 def no_iterative_attack(rows: Rows) -> Result:
@@ -179,6 +205,9 @@ def selection_against_fresh(rows: Rows) -> Result:
     ))
 
 
+LEARNT_LITTLE = (
+    "What stands says how little this network has learnt, not how robust it is: train it longer, or at another rate."
+)
 MASKED = (
     "An attack that sees no gradient should not do better than one that does: the gradient misleads (masked, "
     "shattered or badly scaled), or steps and starts were too few. Attack with more of these, or with another loss, "
