@@ -4,7 +4,7 @@ A row is one recipe (everything but the seeds) under one protocol.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]
 OK = "ok"
-MOST_KNOWN_ROWS = 5_000  # a few KiB each
+MOST_KNOWN_ROWS = 200  # beside those of the board in hand; a few KiB each
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Measured:
 # (run ids, exact eps) -> the correct share of each image on its worst candidate, by run and in one order of images;
 # a run of which they are not known is left out.
 PerImage = Callable[[Sequence[str], str], "Mapping[str, Shares]"]
+
+
+Group = tuple[Sequence[Measured], Sequence[Measured]]  # a row's figures: at its radius, and at all radii
 
 
 @dataclass(frozen=True)
@@ -144,21 +147,21 @@ class KnownRows:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[tuple[str, str, float], ...], dict[str, Any]] = {}
+        self._known: dict[Hashable, dict[str, Any]] = {}
 
-    def row(
-        self, members: Sequence[Measured], all_radii: Sequence[Measured], per_image: PerImage | None
-    ) -> dict[str, Any]:
-        """Of the members at one radius, with a curve over all radii."""
-        figures = (*members, *all_radii)
-        key = (*((m.run_id, m.eps, m.created_at) for m in figures), ("", "", len(members)))
-        found = self._known.get(key)
-        if found is None:
-            found = _row(members, all_radii, per_image)
-            if len(self._known) >= MOST_KNOWN_ROWS:
-                self._known = {}
-            self._known[key] = found
-        return found
+    def rows(self, groups: Sequence[Group], per_image: PerImage | None) -> list[dict[str, Any]]:
+        """One for each group, as it stands on a board; what other boards have is not kept for ever."""
+        keys = [_named(group) for group in groups]
+        known = self._known
+        known |= {key: _row(*group, per_image) for key, group in zip(keys, groups, strict=True) if key not in known}
+        if len(known) > 2 * len(keys) + MOST_KNOWN_ROWS:
+            self._known = {key: known[key] for key in keys}
+        return [known[key] for key in keys]
+
+
+def _named(group: Group) -> Hashable:
+    members, all_radii = group
+    return len(members), tuple((m.run_id, m.eps, m.created_at) for m in (*members, *all_radii))
 
 
 def leaderboard(
@@ -170,17 +173,14 @@ def leaderboard(
     `measured` may have other radii too: a row's `curve` has its robust accuracy at all of them.
     `per_image` is asked where there are enough seeds for an interval that needs it.
     """
-    row_of = known.row if known else _row
     groups: dict[str, list[Measured]] = defaultdict(list)
     curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
     for m in latest(measured):
         curves[m.group, m.protocol.get("family")].append(m)
         if m.protocol_id == protocol_id:
             groups[m.group].append(m)
-    rows = [
-        row_of(members, curves[group, members[0].protocol.get("family")], per_image)
-        for group, members in groups.items()
-    ]
+    together = [(members, curves[group, members[0].protocol.get("family")]) for group, members in groups.items()]
+    rows = known.rows(together, per_image) if known else [_row(*group, per_image) for group in together]
     second: SortKey = "clean_accuracy" if sort == "robust_accuracy" else "robust_accuracy"
     ordered = rank(rows, lambda r: (r[sort]["mean"], r[second]["mean"]), ranked=lambda r: r["verdict"] == OK)
     return [{**row, "rank": place} for place, row in ordered]

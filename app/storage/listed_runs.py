@@ -17,6 +17,7 @@ from app.domain.subject import shown_subject
 from app.storage.tables import ExperimentRun, Run
 
 MOST_KNOWN = 10_000
+FORGET_AFTER = 500  # runs read: then those are forgotten that were deleted
 _SHOWN = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs", "recipe", "settings", "precision")
 Subject = Mapping[str, Any]
 
@@ -59,6 +60,7 @@ class KnownRuns:
     def __init__(self) -> None:
         self._subjects: dict[str, Subject] = {}
         self._checkpoints: dict[str, str | None] = {}  # of runs that have succeeded
+        self._read = 0
 
     def page(
         self, session: Session, *, after: str | None, limit: int, experiment: str | None = None, **equal: Any
@@ -89,8 +91,16 @@ class KnownRuns:
         if new:
             read = session.execute(select(Run.id, Run.spec).where(Run.id.in_(new)))
             known = _grown(known, {run_id: shown_of(spec) for run_id, spec in read}, run_ids)
-            self._subjects = known
+            self._subjects, self._read = known, self._read + len(new)
+            if self._read >= FORGET_AFTER:
+                self._forget_deleted(session)
         return known
+
+    def _forget_deleted(self, session: Session) -> None:
+        there = set(session.scalars(select(Run.id).where(Run.id >= min(self._subjects))))
+        self._subjects = {run_id: subject for run_id, subject in self._subjects.items() if run_id in there}
+        self._checkpoints = {run_id: found for run_id, found in self._checkpoints.items() if run_id in there}
+        self._read = 0
 
     def _checkpoints_of(self, session: Session, rows: Iterable[Any]) -> Mapping[str, str | None]:
         known = self._checkpoints

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAGE = 10_000  # per-image rows read at once
 _IN_DETAILS = ("size", "latency", "energy", "corruptions")  # unknown of figures from before there were any
-MOST_KNOWN = 5_000  # figures of no interest to the question in hand that are kept all the same
+MOST_KNOWN = 500  # figures of no interest to the question in hand that are kept all the same
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -275,7 +275,7 @@ class KnownFigures:
             some = Figure.run_id.in_(new[start : start + PAGE])
             known = known | {(m.run_id, m.eps, m.created_at): m for m in measured(session, dataset, some)}
         if new:
-            gone = len(known) > 2 * len(wanted) + MOST_KNOWN
+            gone = len(known) > 1.25 * len(wanted) + MOST_KNOWN
             self._known = {key: known[key] for key in wanted} if gone else known
         return [known[key] for key in wanted]
 

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, update
 from app.api import views
 from app.domain.lifecycle import RUN_STATES
 from app.domain.outlook import eta, progress, tallies_of
-from app.storage import experiments, listed_runs, retries, runs, tallies
+from app.storage import deletion, experiments, listed_runs, retries, runs, tallies
 from app.storage.identifiers import new_id
 from app.storage.listed_runs import KnownRuns
 from app.storage.tables import Experiment, ExperimentRun, Run
@@ -109,6 +109,24 @@ def test_no_more_runs_and_experiments_are_known_than_may_be(queue: Queue, monkey
                 assert sum(t.count for t in counted.of_experiments(session, [row.id])[row.id]) == 2
         assert max(len(known._subjects), len(known._checkpoints)) <= 4
         assert len(counted._final) <= 2
+
+
+def test_runs_that_were_deleted_are_forgotten(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listed_runs, "FORGET_AFTER", 6)
+    known, first = KnownRuns(), queue.submit()
+
+    def read() -> set[str]:
+        with queue.database.reading() as session:
+            return {row.id for row in known.page(session, after=None, limit=100)[0]}
+
+    queue.work_off(lambda run: {})
+    gone = read()
+    queue.submit(seeds=[1, 2], fresh=True)
+    queue.do(deletion.delete, first)
+    queue.work_off(lambda run: {})
+    there = read()
+    assert set(known._subjects) == set(known._checkpoints) == there
+    assert gone.isdisjoint(there)
 
 
 def test_a_run_that_is_deleted_while_a_page_is_read_is_left_out(queue: Queue) -> None:
