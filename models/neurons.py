@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models import fused
 from models.expectation import expected_spikes
 from models.firing import Firing
 from models.membrane import KERNELS, PositiveScalar, decay_rate, filtered, membrane_kernel
@@ -83,13 +84,7 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor, threshold: Tensor, surrogate: Surrogate) -> tuple[Tensor, Tensor]:
-        currents = x.movedim(-2, 0)
-        potential, spikes = _like(currents), _like(currents)
-        u = fired = currents.new_zeros(currents.shape[1:])
-        for current, u_next, fired_next in zip(currents.unbind(), potential.unbind(), spikes.unbind(), strict=True):
-            torch.addcmul(current, u, beta, out=u_next).addcmul_(fired, threshold, value=-1)
-            torch.gt(u_next, threshold, out=fired_next)
-            u, fired = u_next, fired_next
+        potential, spikes = _over_time(x.movedim(-2, 0), beta, threshold)
         ctx.save_for_backward(potential, spikes, beta, threshold)
         ctx.surrogate = surrogate
         return spikes.movedim(0, -2), potential.movedim(0, -2)
@@ -110,8 +105,23 @@ class _LIF(torch.autograd.Function):
         return adjoint.movedim(0, -2), grad_beta, grad_threshold, None
 
 
+def _over_time(currents: Tensor, beta: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """(potentials, spikes), time first."""
+    if fused.usable(currents):
+        return fused.lif_over_time(currents, beta, threshold)
+    potential, spikes = _like(currents), _like(currents)
+    u = fired = currents.new_zeros(currents.shape[1:])
+    for current, u_next, fired_next in zip(currents.unbind(), potential.unbind(), spikes.unbind(), strict=True):
+        torch.addcmul(current, u, beta, out=u_next).addcmul_(fired, threshold, value=-1)
+        torch.gt(u_next, threshold, out=fired_next)
+        u, fired = u_next, fired_next
+    return potential, spikes
+
+
 def _adjoint(source: Tensor, beta: Tensor) -> Tensor:
     """a_t = beta a_{t+1} + source_t, backwards over the first dimension."""
+    if fused.usable(source):
+        return fused.adjoint_over_time(source, beta)
     adjoint = _like(source)
     later = source.new_zeros(source.shape[1:])
     for now, out in zip(reversed(source.unbind()), reversed(adjoint.unbind()), strict=True):
