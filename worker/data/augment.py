@@ -8,7 +8,10 @@ from app.domain.datasets import Augmentation
 
 
 def crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Images (n, C, H, W) shifted by up to `crop_padding` pixels (black fills the edge), half of them mirrored."""
+    """Images (n, C, H, W) shifted by up to `crop_padding` pixels (black fills the edge), half of them mirrored.
+
+    On the images' device; the generator is one of the CPU, so that a GPU crops as a CPU does.
+    """
     count, _, height, width = images.shape
     margin = augmentation.crop_padding
     padded = pad(images, (margin, margin, margin, margin))
@@ -17,7 +20,8 @@ def crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.G
     if augmentation.flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    index = torch.arange(count)[:, None, None]
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    index = torch.arange(count, device=images.device)[:, None, None]
     # Indices around the channel slice put it last: (n, H, W, C).
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 

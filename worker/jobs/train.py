@@ -124,7 +124,8 @@ def _fit(
         job, model, None if config.alters_images(augmentation) else training, validation, config.freeze_depth
     )
     records = train(
-        model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks, frozen=frozen
+        model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks, frozen=frozen,
+        memory=job.settings.images_memory_mib * 2**20,
     )
     _publish(job, model, arrays, parent, [asdict(r) for r in records], spike_rates(model, validation))
     resume.unlink(missing_ok=True)

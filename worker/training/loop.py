@@ -24,7 +24,7 @@ from models.freezing import evaluating, freeze, train_mode
 from models.registry import Classifier
 from worker.data import Split
 from worker.data.augment import crop_and_flip, rand_augment
-from worker.data.batches import batch_of, to_pixels
+from worker.data.batches import Images, batch_of, to_pixels
 from worker.training.adversary import Adversary
 from worker.training.features import Frozen
 from worker.training.seeding import generator
@@ -110,15 +110,17 @@ def train(
     resume: State | None = None,
     hooks: Hooks | None = None,
     frozen: Frozen | None = None,
+    memory: int = 0,
 ) -> list[EpochRecord]:
     """Trains the model in place; returns a record an epoch. Raises JobError when the loss is not finite.
 
+    memory: bytes of a GPU that images may take, to lie there instead of being sent batch by batch.
     frozen: what `features.keep` found of this model to config.freeze_depth; of the training images only where
     they are not altered.
     """
     model.to(device)
     freeze(model, config.freeze_depth)
-    training = _Training(model, data, validation, config, augmentation, hooks or Hooks(), frozen or Frozen())
+    training = _Training(model, data, validation, config, augmentation, hooks or Hooks(), frozen or Frozen(), memory)
     training.restore(resume)
     while len(training.records) < config.epochs:
         training.run_epoch(len(training.records) + 1)
@@ -153,11 +155,12 @@ class _Training:
 
     def __init__(
         self, model: Classifier, data: Split, validation: Split, config: Config, augmentation: Augmentation,
-        hooks: Hooks, frozen: Frozen,
+        hooks: Hooks, frozen: Frozen, memory: int,
     ) -> None:
         self.model, self.data, self.validation, self.config = model, data, validation, config
         self.augmentation, self.hooks, self.frozen = augmentation, hooks, frozen
         self.device = next(model.parameters()).device
+        self.images = Images(data, self.device, 0 if self.frozen.training else memory)
         self.batches = max(1, min(-(-len(data) // config.batch_size), len(data) // 2))
         self.optimizer = _optimizer(model, config)
         self.scheduler = _scheduler(self.optimizer, config, self.batches * config.epochs)
@@ -206,8 +209,7 @@ class _Training:
         encoder = self.model.encoder
         if self.frozen.training is not None:
             return self.frozen.after(encoder, self.frozen.training[index.numpy()])
-        images, _ = batch_of(self.data, index.numpy())
-        pixels = to_pixels(self._augmented(images, order), self.device)
+        pixels = to_pixels(self._augmented(self.images[index], order), self.device)
         features: Tensor = encoder(self._attacked(pixels, labels, index, epoch))
         return features
 
