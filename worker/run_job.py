@@ -57,6 +57,7 @@ def main() -> int:
 
 def _work(fence: Fence, database: Database, progress: Progress) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait for one that is not running do not spin
     import torch  # only now: a job that cannot start says so sooner
 
     from worker.jobs.job import Job
