@@ -15,7 +15,7 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-KINDS = ("train", "branch", "quantise", "evaluate", "verify", "attack")
+KINDS = ("train", "branch", "quantise", "shard", "evaluate", "verify", "attack")
 QUEUES = ("gpu", "cpu")  # a worker with a GPU listens to both, one without to "cpu" alone
 SILENCE_SECONDS = 5.0  # of a broker that took a command: longer than a worker's BRPOP, which is answered each second
 PATIENCE_SECONDS = 2.0  # to reach the broker; whoever rings has other work to do

@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.domain.attacks import ATTACKS
-from app.domain.protocol import Protocol
+from app.domain.protocol import BLOCK_IMAGES, Protocol
 from app.domain.suites import Stage
 from benchmarks import network
 from benchmarks.contest import seconds
@@ -32,7 +32,6 @@ from models.registry import Classifier
 from worker.attacks import Target
 from worker.attacks.loss import cross_entropy
 from worker.evaluation import evaluate_block, robust
-from worker.jobs.measure import BLOCK_IMAGES
 
 ENDS = Fraction(1, 510), Fraction(8, 255)
 HEADER = ("| what grows | size | s | peak MiB | exponent |", "|---|---|---|---|---|")

@@ -19,7 +19,7 @@ from app.domain.lifecycle import RUN_STATES
 from app.storage import census
 from app.storage.engine import Database
 
-KINDS = ("train", "branch", "quantise", "evaluate", "verify", "attack")
+KINDS = ("train", "branch", "quantise", "shard", "evaluate", "verify", "attack")
 RUN_SECONDS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0)
 REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCH_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -1,6 +1,7 @@
 """From the body of `POST /experiments` to its runs: checked, and what they will cost."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -9,7 +10,16 @@ from app.api.dependencies import Services
 from app.domain.checks import check_experiment
 from app.domain.datasets import Dataset
 from app.domain.errors import Conflict, InvalidInput, NotFound, Problem
-from app.domain.estimate import Estimate, Step, Timed, estimate, longest_chain_seconds, total_seconds, workload
+from app.domain.estimate import (
+    Estimate,
+    Step,
+    Timed,
+    Workload,
+    estimate,
+    longest_chain_seconds,
+    total_seconds,
+    workload,
+)
 from app.domain.lifecycle import RunKind
 from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
@@ -89,8 +99,9 @@ def cost(spec: ExperimentSpec, services: Services) -> dict[str, Any]:
     """The graph of runs that submission would make, which of them are there already, and how long the others take."""
     dataset, trained, source = _checked(spec, services)
     planned = expand(spec, dataset, trained, source)
-    by_key = {run.key: run for run in (*trained, *planned)}
     with services.database.reading() as session:
+        planned = planned if spec.fresh else experiments.as_stored(session, planned)
+        by_key = {run.key: run for run in (*trained, *planned)}
         shared = {} if spec.fresh else experiments.shared_runs(session, [plan.key for plan in planned])
         new = [plan for plan in planned if plan.key not in shared]
         estimates = _estimates(session, new, by_key, _known(services, dataset))
@@ -121,18 +132,27 @@ def _estimates(
     session: Session, new: Sequence[PlannedRun], by_key: Mapping[str, PlannedRun], known: Mapping[str, Dataset]
 ) -> dict[str, Estimate]:
     origins = {plan.key: _origin(plan, by_key) for plan in new}
-    sorts = {(plan.kind, origin["architecture"], origin["variant"]) for plan in new for origin in [origins[plan.key]]}
+    sorts = {
+        ("evaluate" if plan.kind == "shard" else plan.kind, origin["architecture"], origin["variant"])
+        for plan in new for origin in [origins[plan.key]]
+    }  # fmt: skip
     timed = [
         Timed(load, one.seconds, one.growing_seconds)
         for one in durations.latest(session, sorts)
         if (load := workload(one.spec, one.trained, known)) is not None
     ]
-    return {plan.key: estimate(workload(plan.spec, origins[plan.key], known), timed) for plan in new}
+    return {plan.key: estimate(_workload(plan, origins[plan.key], known), timed) for plan in new}
+
+
+def _workload(plan: PlannedRun, origin: Mapping[str, Any], known: Mapping[str, Dataset]) -> Workload | None:
+    """An evaluation leaves its attacks to its shards, where it has any."""
+    load = workload(plan.spec, origin, known)
+    return replace(load, share=0.0) if load is not None and plan.shards else load
 
 
 def _origin(plan: PlannedRun, by_key: Mapping[str, PlannedRun]) -> Mapping[str, Any]:
     """The specification behind the network that the run is about."""
-    return by_key[plan.depends_on].spec if plan.kind == "evaluate" and plan.depends_on else plan.spec
+    return by_key[plan.depends_on].spec if plan.kind in ("evaluate", "shard") and plan.depends_on else plan.spec
 
 
 def _shown(

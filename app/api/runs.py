@@ -1,4 +1,4 @@
-"""`/runs`: one train, branch, evaluate, verify or attack job each."""
+"""`/runs`: one train, branch, quantise, shard, evaluate, verify or attack job each."""
 
 from typing import Annotated, Any
 

@@ -110,7 +110,15 @@ def training_of(run: dict[str, Any], metrics: Mapping[str, Any]) -> dict[str, An
 def failures(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs that failed by themselves: what depends on them failed with them."""
     failed = {run["id"] for run in runs if run["state"] == "failed"}
-    return [run for run in runs if run["id"] in failed and run["depends_on"] not in failed]
+    return [
+        run for run in runs
+        if run["id"] in failed and run["depends_on"] not in failed and not _waited_in_vain(run)
+    ]
+
+
+def _waited_in_vain(run: Mapping[str, Any]) -> bool:
+    """Such as an evaluation of which a shard failed, or a sibling."""
+    return bool(run["attempt"] == 0)
 
 
 def _first_log(runs: Sequence[dict[str, Any]]) -> str:

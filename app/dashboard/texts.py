@@ -8,8 +8,8 @@ from app.domain.architectures import variant_name
 
 # Told by sign and word, never by colour alone.
 SIGNS = {"queued": "○", "running": "▶", "succeeded": "✓", "failed": "✕", "cancelled": "⊘", "partial": "◐"}
-KINDS = {"train": "Train", "branch": "Branch", "quantise": "Quantise", "evaluate": "Evaluate", "verify": "Verify",
-         "import": "Import"}  # fmt: skip
+KINDS = {"train": "Train", "branch": "Branch", "quantise": "Quantise", "shard": "Shard", "evaluate": "Evaluate",
+         "verify": "Verify", "import": "Import"}  # fmt: skip
 
 
 def duration(seconds: float | None) -> str:
@@ -46,7 +46,8 @@ def run_name(run: dict[str, Any]) -> str:
     branch = f", branch seed {run['branch_seed']}" if run["branch_seed"] is not None else ""
     network = f"{run['architecture']} {variant_name(run['variant'])} {run['epochs']}"
     network += f" {run['precision']}" if run["precision"] != "float32" else ""
-    return f"{run['kind']} {network}, seed {run['seed']}{branch}"
+    which = f", {run['settings']}" if run["kind"] == "shard" else ""  # several differ in nothing else
+    return f"{run['kind']} {network}, seed {run['seed']}{branch}{which}"
 
 
 def setting_text(value: Any) -> str:

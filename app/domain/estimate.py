@@ -5,13 +5,14 @@
 
 Comparable runs do the same to each image: one network at one image size, trained or attacked in one way. Of their
 seconds some were spent once (starting, the clean accuracy of the test split), the others grow with the amount: epochs x
-images of a training, images x radii x budget of an evaluation.
+images of a training, images x radii x budget of an evaluation. A shard takes its share of what grows, and leaves the
+rest to its evaluation.
 """
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.domain.architectures import variant_name
@@ -25,11 +26,16 @@ _GRADIENT_COST = 3  # forward passes that one forward and one backward pass take
 
 @dataclass(frozen=True)
 class Workload:
-    """`likeness`: equal for comparable runs; `amount`: what their seconds grow with; `text`: what they are."""
+    """`likeness`: equal for comparable runs; `amount`: what their seconds grow with; `text`: what they are.
+
+    `share` of the amount is done by this very run, and what is spent `once`, or not.
+    """
 
     likeness: tuple[Any, ...]
     amount: float
     text: str
+    share: float = 1.0
+    once: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,11 @@ class Timed:
     seconds: float
     growing_seconds: float
 
-    def at(self, amount: float) -> float:
-        """Seconds it would have taken with another amount."""
+    def at(self, wanted: Workload) -> float:
+        """Seconds it would have taken with that one's amount, and as much of it."""
         growing = min(self.seconds, self.growing_seconds)
-        return self.seconds - growing + growing * amount / self.workload.amount
+        once = self.seconds - growing if wanted.once else 0.0
+        return once + wanted.share * growing * wanted.amount / self.workload.amount
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,11 @@ class Estimate:
 
 
 def workload(spec: Mapping[str, Any], trained: Mapping[str, Any], known: Mapping[str, Dataset]) -> Workload | None:
-    """Of a train, branch or evaluate run; `trained` is the specification behind the network, of a training its own.
+    """Of a train, branch, evaluate or shard run; `trained`: the specification behind the network, which may be its own.
 
     `known`: data sets by fingerprint. None where the run's images are of no data set that is here now.
     """
-    if spec["kind"] == "evaluate":
+    if spec["kind"] in ("evaluate", "shard"):
         return _of_evaluation(spec, trained, known.get(spec["protocol"]["fingerprint"]))
     return _of_training(spec, known.get(spec["dataset"]["fingerprint"]))
 
@@ -96,7 +103,11 @@ def _of_evaluation(
     budget = sum(_cost(stage.parameters) for eps in protocol.eps for stage in protocol.stages_at(eps))
     named = f"suite {protocol.suite}" if protocol.suite != "custom" else ", ".join(s.attack for s in protocol.stages)
     text = f"evaluations of {_network_text(trained, dataset)} under {named}"
-    return Workload(("evaluate", *_network(trained, dataset), *how), protocol.images * budget, text)
+    load = Workload(("evaluate", *_network(trained, dataset), *how), protocol.images * budget, text)
+    if spec["kind"] == "evaluate":
+        return load
+    mine = range(spec["shard"], protocol.blocks, spec["shards"])
+    return replace(load, share=len(mine) / protocol.blocks, once=False)
 
 
 def _network(spec: Mapping[str, Any], dataset: Dataset) -> tuple[Any, ...]:
@@ -132,9 +143,11 @@ def estimate(wanted: Workload | None, timed: Iterable[Timed]) -> Estimate:
     if not like:
         return Estimate(None, reason=f"no {wanted.text} were measured here")
     nearest = sorted(like, key=lambda one: abs(math.log(one.workload.amount / wanted.amount)))[:MOST_COMPARED]
-    seconds = statistics.median(one.at(wanted.amount) for one in nearest)
-    scale = wanted.amount / statistics.median(one.workload.amount for one in nearest)
+    seconds = statistics.median(one.at(wanted) for one in nearest)
+    scale = wanted.share * wanted.amount / statistics.median(one.workload.amount for one in nearest)
     scaled = "" if math.isclose(scale, 1) else f", scaled to {scale:.2g} times their amount"
+    if not wanted.share:
+        scaled = ", without their attacks"
     return Estimate(round(seconds, 1), basis=f"median of {len(nearest)} measured {wanted.text}{scaled}")
 
 

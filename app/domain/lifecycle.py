@@ -11,8 +11,8 @@ from typing import Literal
 
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ExperimentState = Literal["queued", "running", "succeeded", "failed", "cancelled", "partial"]
-RunKind = Literal["train", "branch", "quantise", "evaluate", "verify", "attack", "import"]
-# import: stands for foreign weights
+RunKind = Literal["train", "branch", "quantise", "shard", "evaluate", "verify", "attack", "import"]
+# shard: attacks some blocks of an evaluation; import: stands for foreign weights
 # Runs that only look at a checkpoint: no experiment has them, and they go where it goes.
 ONLY_LOOK: tuple[RunKind, ...] = ("verify", "attack")
 

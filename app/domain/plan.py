@@ -1,8 +1,9 @@
 """An experiment becomes a graph of runs.
 
 A `train` run per (architecture, seed), a `branch` run per spiking variant and branch seed from that
-checkpoint, where int8 is asked for a `quantise` run per network, an `evaluate` run per checkpoint. A run's `spec` says
-everything that its result depends on, so two runs with one key have one result and can be shared.
+checkpoint, where int8 is asked for a `quantise` run per network, an `evaluate` run per checkpoint, and before it, where
+they are asked for, `shard` runs that attack some of its blocks of images each. A run's `spec` says everything that its
+result depends on, so two runs with one key have one result and can be shared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,8 @@ class CellTraining:
 @dataclass(frozen=True)
 class PlannedRun:
     """A run to be; `depends_on` is the key of the run whose checkpoint it starts from, `siblings` are those of the
-    runs whose checkpoints its transfer pool has. It waits for all of them.
+    runs whose checkpoints its transfer pool has, `shards` those of the runs that attack its blocks. It waits for all of
+    them. No result depends on `shards`: they are no part of the specification.
 
     `stored_as`: the share key of a run that is there already. One that was repeated afresh has another than its
     specification's: its checkpoint must not be taken for the first one's.
@@ -62,11 +64,12 @@ class PlannedRun:
     depends_on: str | None = None
     stored_as: str | None = None
     siblings: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of what must have succeeded before."""
-        return (*([self.depends_on] if self.depends_on else []), *self.siblings)
+        return (*([self.depends_on] if self.depends_on else []), *self.siblings, *self.shards)
 
     @cached_property
     def key(self) -> str:
@@ -206,8 +209,11 @@ def expand(
     for chain in chains:
         pool = None if pooled is None else pool_of(chain[-1], pooled)
         evaluation = _evaluate_run(chain[-1], protocol, pool, corruptions=experiment.evaluation.corruptions)
+        shards = _shard_runs(evaluation, protocol, experiment.evaluation.shards)
         runs |= {run.key: run for run in chain if run.key not in outside}
-        (last if evaluation.siblings else runs)[evaluation.key] = evaluation
+        group = last if evaluation.siblings else runs
+        group |= {run.key: run for run in shards}
+        group[evaluation.key] = replace(evaluation, shards=tuple(run.key for run in shards)) if shards else evaluation
     return list((runs | last).values())
 
 
@@ -350,6 +356,27 @@ def _evaluate_run(
         return PlannedRun("evaluate", spec, trained.key)
     spec["pool"] = [{"run": sibling.key, "role": sibling.role} for sibling in pool]
     return PlannedRun("evaluate", spec, trained.key, siblings=tuple(sibling.key for sibling in pool))
+
+
+def _shard_runs(evaluation: PlannedRun, protocol: Protocol, wanted: int) -> list[PlannedRun]:
+    """Runs that attack every so many-th of its blocks each; none where one would attack them all."""
+    count = min(wanted, protocol.blocks)
+    if count == 1:
+        return []
+    kept = {name: value for name, value in evaluation.spec.items() if name != "corruptions"}  # no attack reads it
+    return [
+        replace(evaluation, kind="shard", spec={
+            **kept, "kind": "shard", "shard": number, "shards": count,
+            "subject": _as_shard(evaluation.spec["subject"], number, count),
+        })
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def _as_shard(subject: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
+    """As lists show it: which of them it is."""
+    settings = filter(None, [subject["settings"], f"shard {number + 1} of {count}"])
+    return {**subject, "settings": ", ".join(settings)}
 
 
 def verify_run(

@@ -14,6 +14,7 @@ from app.domain.suites import Diagnostics, Stage
 
 SELECTION_DRAWS = 32  # S: draws that choose the worst candidate of an image
 FRESH_DRAWS = 100  # R: fresh draws that are reported on it
+BLOCK_IMAGES = 100  # stored, resumed, sharded at a time; no setting: a resumed run must cut as it was cut before
 NORM_TOLERANCE = 1e-6  # an accepted image may exceed eps by float32 rounding, no more
 
 
@@ -25,6 +26,11 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def blocks_of(images: int) -> int:
+    """How many blocks so many images are cut into."""
+    return -(-images // BLOCK_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,11 @@ class Protocol:
         return cls(**{
             **data, "eps": eps, "stages": stages, "as_published": tuple(data.get("as_published", ())),
         })
+
+    @property
+    def blocks(self) -> int:
+        """In how many blocks its images are attacked (as published, fewer where fewer images are answered right)."""
+        return blocks_of(self.images)
 
     def stages_at(self, eps: Fraction) -> tuple[Stage, ...]:
         """The stages that run at this radius."""

@@ -16,6 +16,7 @@ from app.domain.weights import ALLOWED, weights_name
 MAX_SEEDS = 100
 MAX_EPS = 50
 MAX_CHECKPOINTS = 500
+MAX_SHARDS = 64
 Precision = Literal["float32", "int8"]
 SpikeMode = Literal["SB", "TRB", "GS", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT"]
 
@@ -161,6 +162,10 @@ class EvaluationSpec(Strict):
     as_published: Annotated[list[EvaluationOption], AfterValidator(_no_repeats)] = Field(
         default_factory=list[EvaluationOption],
         description="ways in which the study measured; figures under one are marked and share no ranking with others",
+    )
+    shards: int = Field(
+        1, ge=1, le=MAX_SHARDS,
+        description="runs that share out the attacks of an evaluation, for as many workers; no result depends on it",
     )
 
 

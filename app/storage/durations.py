@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from app.storage.tables import EvaluationBlock, Run
+from app.storage.tables import EvaluationBlock, Run, RunDependency
 
 LATEST = 50  # of one kind, architecture and variant: machines change
 
@@ -43,14 +43,21 @@ def _of(session: Session, kind: str, architecture: str, variant: str) -> list[Du
 
 
 def _evaluations(session: Session, architecture: str, variant: str) -> list[Duration]:
-    """Their attacks took as long as their blocks say."""
-    trained = aliased(Run)
-    attacks = select(func.coalesce(func.sum(EvaluationBlock.seconds), 0.0)).where(EvaluationBlock.run_id == Run.id)
-    query = select(Run.spec, trained.spec, Run.worked_seconds, attacks.correlate(Run).scalar_subquery())
+    """Their attacks took as long as their blocks say, and those of their shards."""
+    trained, shard = aliased(Run), aliased(Run)
+    shards = select(shard.id).join(RunDependency, RunDependency.needs_id == shard.id)
+    shards = shards.where(RunDependency.run_id == Run.id, shard.kind == "shard").correlate(Run)
+    attacks = select(func.coalesce(func.sum(EvaluationBlock.seconds), 0.0))
+    own = attacks.where(EvaluationBlock.run_id == Run.id).correlate(Run).scalar_subquery()
+    elsewhere = attacks.where(EvaluationBlock.run_id.in_(shards)).correlate(Run).scalar_subquery()
+    query = select(Run.spec, trained.spec, Run.worked_seconds, own, elsewhere)
     query = query.join(trained, trained.id == Run.depends_on)
     query = query.where(Run.kind == "evaluate", Run.state == "succeeded", *_like(trained, architecture, variant))
     found = session.execute(query.order_by(Run.id.desc()).limit(LATEST))
-    return [Duration(spec, origin, seconds, float(growing)) for spec, origin, seconds, growing in found]
+    return [
+        Duration(spec, origin, seconds + float(shared), float(growing) + float(shared))
+        for spec, origin, seconds, growing, shared in found
+    ]
 
 
 def _like(run: Any, architecture: str, variant: str) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Experiments: creating them with their runs, finding, cancelling."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -113,6 +113,7 @@ def _add_runs(
     session: Session, experiment: Experiment, planned: Sequence[PlannedRun], *, fresh: bool, max_attempts: int
 ) -> None:
     suffix = f":{experiment.id}" if fresh else ""
+    planned = planned if fresh else as_stored(session, planned)
     shared = _shared_runs(session, [plan.key + suffix for plan in planned])
     ids = {key: run.id for key, run in shared.items()} | _finished_parents(session, planned)
     new = [plan for plan in planned if plan.key not in shared]
@@ -151,6 +152,36 @@ def _settle(session: Session, run_ids: Iterable[str]) -> None:
         for name, value in (("priority", func.max(Experiment.priority)), ("time_limit_seconds", limit))
     }  # fmt: skip
     session.execute(unfinished.values(**values).execution_options(synchronize_session=False))
+
+
+def as_stored(session: Session, planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The plan where an evaluation that would be shared has the shards it has there, whatever was asked for: what it
+    waits for is part of every experiment that wants it, and nothing is attacked that it does not wait for."""
+    here = _stored_shards(session, [plan.key for plan in planned if plan.kind == "evaluate"])
+    asked = {plan.key: plan for plan in planned if plan.kind == "shard"}
+    found: dict[str, PlannedRun] = {}
+    for plan in planned:
+        if plan.kind == "shard":
+            continue
+        specs = here.get(plan.key)
+        shards = [asked[key] for key in plan.shards] if specs is None else [
+            replace(plan, kind="shard", spec=spec, shards=()) for spec in specs
+        ]
+        found |= {run.key: run for run in shards}
+        keys = tuple(run.key for run in shards)
+        found[plan.key] = plan if plan.shards == keys else replace(plan, shards=keys)
+    return list(found.values())
+
+
+def _stored_shards(session: Session, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Of the evaluations with these keys that would be shared: the specifications of their shards, by key."""
+    ids = {str(run_id): str(key) for run_id, key in session.execute(_shared(keys).with_only_columns(Run.id, Run.key))}
+    query = select(RunDependency.run_id, Run.spec).join(Run, Run.id == RunDependency.needs_id)
+    query = query.where(RunDependency.run_id.in_(ids), Run.kind == "shard").order_by(RunDependency.position)
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in ids.values()}
+    for run_id, spec in session.execute(query) if ids else ():
+        found[ids[run_id]].append(spec)
+    return found
 
 
 def shared_runs(session: Session, keys: Iterable[str]) -> dict[str, Run]:

@@ -135,7 +135,9 @@ class Queue:
         evaluation, `judge` its verdicts at a radius."""
         while (fence := self.claim()) is not None:
             run = self.run(fence.run_id)
-            if run.kind != "evaluate":
+            if run.kind == "shard":
+                pass  # only its evaluation has something to show
+            elif run.kind != "evaluate":
                 self.publish(fence, run) if files else self.checkpoint(fence)
             elif measure is not None:
                 self.do(results.add_figures, fence, self.figures(run, **measure(run)))

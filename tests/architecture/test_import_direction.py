@@ -168,7 +168,7 @@ def test_the_command_line_says_what_it_can_before_it_loads_what_that_takes() -> 
 
 def test_a_job_of_resnet_20_loads_no_torchvision_and_nothing_of_the_api() -> None:
     begin = "worker.training.seeding.make_deterministic(1)"
-    of_each_kind = "[worker.run_job._job_of(k) for k in 'train branch quantise evaluate verify attack'.split()]"
+    of_each_kind = "[worker.run_job._job_of(k) for k in 'train branch quantise shard evaluate verify attack'.split()]"
     loaded = loaded_by("worker.run_job", "worker.training.seeding", then=f"{begin}; assert all({of_each_kind})")
     assert "torch" in loaded
     assert "torch._dynamo" not in loaded, "torch's compiler, which takes more than a second to import"

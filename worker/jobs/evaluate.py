@@ -1,4 +1,5 @@
-"""`evaluate` runs: a checkpoint's accuracy on the test split, the attacks block by block, then the checks of them."""
+"""`evaluate` runs: a checkpoint's accuracy on the test split, the attacks block by block, unless shards have attacked
+them, then the checks of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from worker.evaluation.energy import energy_of
 from worker.jobs.diagnose import anchor, corruptions, diagnostics
 from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint
-from worker.jobs.measure import Measure, conditions, measured_blocks, save_arrays
+from worker.jobs.measure import Measure, measured_blocks, note_conditions, save_arrays
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
 CHECKS_SHARE = 0.3  # where a sample is attacked again, and harder
@@ -70,14 +71,8 @@ def _verdicts(
     return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm, unit)]
 
 
-def _note_conditions(job: Job, batch: int) -> None:
-    """Under which figures were measured, each once: several where a run was resumed elsewhere, or memory ran out."""
-    anything = "clean" in job.run.metrics  # it is measured first
-    earlier: list[dict[str, Any]] = job.run.metrics.get("conditions", []) if anything else []
-    smaller = {"attack_batch": batch} if batch < job.settings.attack_batch else {}  # a later attempt begins with it
-    now = conditions(job, batch)
-    if now not in earlier:
-        job.keep(conditions=[*earlier, now], **smaller)
+def _note_conditions(job: Job, batch: int, others: Sequence[dict[str, Any]] = ()) -> None:
+    note_conditions(job, batch, anything="clean" in job.run.metrics, others=others)  # it is measured first
 
 
 def _measure_clean(job: Job, measure: Measure) -> None:
@@ -92,12 +87,22 @@ def _measure_clean(job: Job, measure: Measure) -> None:
 def _blocks(job: Job, measure: Measure, end: float) -> list[BlockResult]:
     """Every block, up to `end` of the bar."""
     count = len(measure.parts())
+    elsewhere = _of_shards(job, measure)
 
     def report(number: int, share: float) -> None:
         done = (number + share) / count
         job.progress.report(CLEAN_SHARE + (end - CLEAN_SHARE) * done, f"attacking, block {number + 1}/{count}")
 
-    return list(measured_blocks(job, measure, report))
+    return list(measured_blocks(job, measure, report, elsewhere=elsewhere))
+
+
+def _of_shards(job: Job, measure: Measure) -> dict[int, str]:
+    """The files of the blocks that its shards have attacked, by number; their conditions become its own."""
+    with job.database.reading() as session:
+        shards = [run for run in runs.needs(session, job.run.id) if run.kind == "shard"]
+        found = {number: path for run in shards for number, path in results.blocks(session, run.id).items()}
+    _note_conditions(job, measure.batch.size, [one for run in shards for one in run.metrics["conditions"]])
+    return found
 
 
 def _figures(

@@ -1,6 +1,9 @@
-"""What an evaluation measures, and under which conditions: `evaluate` runs it first, `verify` once more."""
+"""What an evaluation measures, and under which conditions: `evaluate` runs it first, or its shards, and `verify` once
+more."""
 
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 
 from app.domain.errors import JobError
-from app.domain.protocol import Protocol
+from app.domain.protocol import Protocol, blocks_of
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint
 from models.registry import Classifier
@@ -24,7 +27,7 @@ from worker.evaluation.published import NormalisedInput
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 from worker.jobs.memory import Batch, fitting_batch
 
-BLOCK_IMAGES = 100  # stored, and resumed, at a time; no setting: a resumed run must cut as it was cut before
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # of a block that cannot be read
 Progress = Callable[[float], None]
 
 
@@ -75,7 +78,7 @@ class Measure:
         """The image ids of each block."""
         right = "correct-images" in self.protocol.as_published
         ids = self._first_right if right else self._first(self.protocol.images)
-        return np.array_split(ids, -(-len(ids) // BLOCK_IMAGES))
+        return np.array_split(ids, blocks_of(len(ids)))
 
     @cached_property
     def _first_right(self) -> np.ndarray:
@@ -124,40 +127,66 @@ def first_batch(job: Job, model: Classifier, known: Mapping[str, Any]) -> int:
 
 
 def measured_blocks(
-    job: Job, measure: Measure, report: Callable[[int, float], None], *, first: int = 0, rows: bool = True
+    job: Job, measure: Measure, report: Callable[[int, float], None], *, first: int = 0, rows: bool = True,
+    only: range | None = None, elsewhere: Mapping[int, str] | None = None,
 ) -> Iterator[BlockResult]:
     """Every block, stored as number `first` on; attacked now where it is not stored yet, by this or an earlier attempt.
 
     `report` gets the number of the block in hand and the share of it that is done. `rows`: with per-image rows.
+    `only`: these blocks and no others. `elsewhere`: files of blocks that other runs have attacked, which become this
+    one's as they are.
     """
     with job.database.reading() as session:
         stored = results.blocks(session, job.run.id)
     parts = measure.parts()
     for number, part in enumerate(parts):
+        if only is not None and number not in only:
+            continue
         if first + number in stored:
             yield read_block(job.settings.data_dir / stored[first + number])
             continue
+        if elsewhere and number in elsewhere and (known := _attacked(job, elsewhere[number], part)):
+            _add(job, first + number, elsewhere[number], known, rows=rows)
+            yield known
+            continue
         began = time.monotonic()
         block = measure.block(part, lambda share, number=number: report(number, share))  # type: ignore[misc]
-        _store(job, first + number, block, list(block.rows()) if rows else [], time.monotonic() - began)
+        _store(job, first + number, block, time.monotonic() - began, rows=rows)
         print(f"block {number + 1}/{len(parts)} stored", flush=True)
         yield block
 
 
 def read_block(path: Path) -> BlockResult:
     """A stored block. Raises what NumPy raises for a file that is gone or damaged."""
-    with np.load(path) as loaded:
+    with path.open("rb") as file, np.load(file) as loaded:  # NumPy would leave a damaged one open
         return BlockResult.from_arrays(loaded)
 
 
-def _store(job: Job, number: int, block: BlockResult, rows: list[dict[str, Any]], seconds: float) -> None:
+def _attacked(job: Job, path: str, ids: np.ndarray) -> BlockResult | None:
+    """What another run found of these images; None where its file is gone or damaged, or is of others: as published,
+    the network's own answers choose them, and on another machine a close one may be another."""
+    try:
+        block = read_block(job.settings.data_dir / path)
+    except DAMAGED as error:
+        print(f"{path} cannot be read, so its images are attacked again: {error}", flush=True)
+        return None
+    return block if np.array_equal(block.ids, ids) else None
+
+
+def _store(job: Job, number: int, block: BlockResult, seconds: float, *, rows: bool) -> None:
     folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
     folder.mkdir(exist_ok=True)
     path = folder / f"{number:04d}-{job.fence.attempt}.npz"
     artifacts.publish(path, lambda beside: save_arrays(beside, block.to_arrays()))
+    stored = artifacts.relative(job.settings.data_dir, path)
+    _add(job, number, stored, block, rows=rows, images=len(block.ids), seconds=seconds)
+
+
+def _add(job: Job, number: int, path: str, block: BlockResult, *, rows: bool, **attacked: Any) -> None:
+    """`attacked`: images and seconds, of a block that this run has attacked itself."""
+    of_images = list(block.rows()) if rows else []
     with job.database.writing() as session:
-        stored = artifacts.relative(job.settings.data_dir, path)
-        results.add_block(session, job.fence, number, stored, rows, images=len(block.ids), seconds=seconds)
+        results.add_block(session, job.fence, number, path, of_images, **attacked)
         runs.checkpointed(session, job.fence)
 
 
@@ -170,7 +199,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _open_pool(job: Job, run_id: str, spec: Mapping[str, Any]) -> tuple[list[Classifier], list[dict[str, Any]]]:
     """The siblings' networks, and what figures say of them."""
     with job.database.reading() as session:
-        siblings = runs.needs(session, run_id)[1:]
+        siblings = runs.needs(session, run_id)[1 : 1 + len(spec["pool"])]
     opened = [open_checkpoint(job, sibling.id) for sibling in siblings]
     roles = [entry["role"] for entry in spec["pool"]]
     pool = [_shown(row, run.spec, role) for (row, _), run, role in zip(opened, siblings, roles, strict=True)]
@@ -182,6 +211,21 @@ def _shown(row: Checkpoint, spec: Mapping[str, Any], role: str) -> dict[str, Any
         "role": role, "run": row.run_id, "checkpoint": row.id, "architecture": row.architecture,
         "variant": row.variant, "seed": row.seed, "branch_seed": spec.get("branch_seed"),
     }
+
+
+def note_conditions(job: Job, batch: int, *, anything: bool, others: Sequence[dict[str, Any]] = ()) -> None:
+    """Under which figures were measured, each once: several where a run was resumed elsewhere, or memory ran out.
+
+    `anything`: whether anything was measured before. `others`: of the runs whose blocks it takes over.
+    """
+    noted: list[dict[str, Any]] = job.run.metrics.get("conditions", []) if anything else []
+    smaller = {"attack_batch": batch} if batch < job.settings.attack_batch else {}  # a later attempt begins with it
+    now = [*noted]
+    for one in (conditions(job, batch), *others):
+        if one not in now:
+            now.append(one)
+    if now != noted:
+        job.keep(conditions=now, **smaller)
 
 
 def conditions(job: Job, attack_batch: int) -> dict[str, Any]:

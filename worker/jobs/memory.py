@@ -27,6 +27,7 @@ _ADVICE = {
     "train": "lower training.batch_size or training.image_size, or raise training.freeze_depth",
     "branch": "lower training.batch_size, decoder.timesteps or decoder.hidden",
     "quantise": "lower quantisation.batch_size",
+    "shard": _EVALUATION,
     "evaluate": _EVALUATION,
     "verify": _EVALUATION,
     "attack": _EVALUATION,

@@ -1,13 +1,12 @@
 """`verify` runs: computes a checkpoint's stored figures again from its file, and says whether they agree."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.domain.errors import JobError, NotFound
+from app.domain.protocol import blocks_of
 from app.storage import results, runs
 from app.storage.engine import to_json
 from app.storage.tables import Figure, Run
@@ -15,9 +14,7 @@ from models.registry import Classifier
 from worker.evaluation import BlockResult, summarise
 from worker.evaluation.agreement import Terms, compare_clean, compare_robust, terms, verdict
 from worker.jobs.job import Job, open_published
-from worker.jobs.measure import BLOCK_IMAGES, Measure, conditions, first_batch, measured_blocks, read_block
-
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+from worker.jobs.measure import DAMAGED, Measure, conditions, first_batch, measured_blocks, read_block
 
 
 def run_verify(job: Job) -> None:
@@ -134,7 +131,7 @@ class _Again:
             paths = results.blocks(session, run.id)
         try:
             return [read_block(self.job.settings.data_dir / paths[number]) for number in range(count)]
-        except _DAMAGED as error:
+        except DAMAGED as error:
             print(f"a block of {run.id} cannot be read: {error}", flush=True)
             return None
 
@@ -154,7 +151,7 @@ class _Again:
 
 
 def _blocks_of(run: Run) -> int:
-    return -(-int(run.spec["protocol"]["images"]) // BLOCK_IMAGES)
+    return blocks_of(run.spec["protocol"]["images"])
 
 
 def _numbers(figure: Figure | None) -> dict[str, Any] | None:

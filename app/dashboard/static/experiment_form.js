@@ -90,7 +90,8 @@ function row(run) {
   const [what, time] = [document.createElement("td"), document.createElement("td")];
   const branch = run.branch_seed === null ? "" : `/${run.branch_seed}`;
   const rounded = run.precision === "float32" ? "" : ` ${run.precision}`;
-  what.textContent = `${run.kind} ${run.architecture} ${variants[run.variant]} ${run.epochs}${rounded}, seed ${run.seed}${branch}`;
+  const which = run.kind === "shard" ? `, ${run.settings}` : "";
+  what.textContent = `${run.kind} ${run.architecture} ${variants[run.variant]} ${run.epochs}${rounded}, seed ${run.seed}${branch}${which}`;
   const note = document.createElement("small");
   note.className = "quiet";
   note.textContent = run.reused ? "" : (run.basis ?? run.reason);

@@ -29,8 +29,15 @@ def test_the_graph_has_each_run_once_below_the_one_whose_checkpoint_it_is_about(
 def test_failures_are_those_that_no_other_failure_explains() -> None:
     states = {"train": "failed", "branch": "failed", "other": "succeeded", "its evaluation": "failed", "good": "queued"}
     parents = {"branch": "train", "its evaluation": "other"}
-    runs = [run(name, parents.get(name)) | {"state": state} for name, state in states.items()]
+    runs = [run(name, parents.get(name)) | {"state": state, "attempt": 1} for name, state in states.items()]
     assert [one["id"] for one in failures(runs)] == ["train", "its evaluation"]
+
+
+def test_an_evaluation_that_waited_for_a_shard_in_vain_is_no_failure_of_its_own() -> None:
+    runs = [run("train") | {"state": "succeeded", "attempt": 1},
+            run("shard", "train") | {"state": "failed", "attempt": 3},
+            run("evaluation", "train") | {"state": "failed", "attempt": 0}]
+    assert [one["id"] for one in failures(runs)] == ["shard"]
 
 
 def test_what_differs_from_the_defaults_comes_first_and_nothing_is_left_out() -> None:

@@ -20,12 +20,14 @@ from worker.jobs.attack import run_attack
 from worker.jobs.evaluate import run_evaluate
 from worker.jobs.job import Job
 from worker.jobs.quantise import run_quantise
+from worker.jobs.shard import run_shard
 from worker.jobs.train import run_train
 from worker.jobs.verify import run_verify
 from worker.progress import Progress
 
 JOBS: dict[str, Callable[[Job], None]] = {
-    "train": run_train, "quantise": run_quantise, "evaluate": run_evaluate, "verify": run_verify, "attack": run_attack,
+    "train": run_train, "quantise": run_quantise, "shard": run_shard, "evaluate": run_evaluate, "verify": run_verify,
+    "attack": run_attack,
 }  # fmt: skip
 SHORT = {"attacks": [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": 2}}], "eps": ["2/255", "8/255"]}
 
