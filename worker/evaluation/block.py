@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+ALL = slice(None)
 CLEAN = 0  # candidate number of the unchanged image; the attack of stage a is number 1 + a
 
 
@@ -55,9 +56,9 @@ class BlockResult:
         """The inverse of `to_arrays`; takes what `np.load` gives."""
         return cls(**{field.name: np.asarray(arrays[field.name]) for field in fields(cls)})
 
-    def images(self, clean: Array, *, radius: int) -> Array:
-        """The chosen image of each row at radius number `radius`; clean: float32 (n, C, H, W)."""
-        index = self.adversarial_index[radius]
+    def images(self, clean: Array, *, radius: int, rows: Array | slice = ALL) -> Array:
+        """The chosen image of each of `rows` at radius number `radius`; clean: float32 (n, C, H, W), of these rows."""
+        index = self.adversarial_index[radius, rows]
         found = np.array(clean, np.float32)
         found[index >= 0] = self.adversarial[index[index >= 0]]
         return found

@@ -1,6 +1,6 @@
 """Which images of an evaluation are shown as examples, and what the model answers on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,22 +40,26 @@ def pick(verdicts: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def examples(
-    model: Classifier, blocks: Sequence[BlockResult], clean: Array, verdicts: Sequence[Mapping[str, Any]], *,
-    radius: int, seed: int,
+    model: Classifier, blocks: Sequence[BlockResult], originals: Callable[[Array], Array],
+    verdicts: Sequence[Mapping[str, Any]], *, radius: int, seed: int,
 ) -> list[Example]:
-    """Of an evaluation with attack seed `seed`, at radius number `radius`. clean: float32 (n, C, H, W) of all blocks;
-    verdicts: the rows of that radius, in the same order. Answers are the vote of the draws that were reported."""
+    """Of an evaluation with attack seed `seed`, at radius number `radius`. originals: from ids (n,) to unchanged
+    images, float32 (n, C, H, W); verdicts: the rows of that radius, in the order of the blocks. Answers are the vote of
+    the draws that were reported."""
     chosen = pick(verdicts)
     if not chosen:
         return []
-    first = np.cumsum([0, *(len(b.ids) for b in blocks)])
-    worst = np.concatenate([
-        b.images(clean[start : start + len(b.ids)], radius=radius) for b, start in zip(blocks, first[:-1], strict=True)
-    ])[chosen]
     ids, labels = (np.concatenate([getattr(b, name) for b in blocks])[chosen] for name in ("ids", "labels"))
-    before, after = (_answers(model, x, ids, seed) for x in (clean[chosen], worst))
+    clean = originals(ids)
+    worst = np.array(clean, np.float32)
+    starts = np.cumsum([0, *(len(b.ids) for b in blocks)])
+    for block, start, end in zip(blocks, starts[:-1], starts[1:], strict=True):
+        here = [k for k, place in enumerate(chosen) if start <= place < end]
+        if here:
+            worst[here] = block.images(worst[here], radius=radius, rows=np.array(chosen)[here] - start)
+    before, after = (_answers(model, x, ids, seed) for x in (clean, worst))
     return [
-        Example(clean[i], worst[k], int(labels[k]), before[k], after[k], verdicts[i]) for k, i in enumerate(chosen)
+        Example(clean[k], worst[k], int(labels[k]), before[k], after[k], verdicts[i]) for k, i in enumerate(chosen)
     ]
 
 

@@ -52,7 +52,7 @@ def image_verdicts(block: BlockResult, clean: Array, norm: str, unit: float = 1.
 
     `attack` is None where no attack did harm: norms are 0 then, and the similarity 1.
     """
-    found = distances(block.adversarial, clean[_owners(block)])
+    found = distances(np.asarray(block.adversarial), clean[_owners(block)])
     found = replace(found, linf=found.linf * unit, l2=found.l2 * unit)
     for e, i in np.ndindex(block.chosen.shape):
         k, candidate = int(block.adversarial_index[e, i]), int(block.chosen[e, i])

@@ -15,8 +15,9 @@ from app.storage.tables import Checkpoint
 from worker.attacks import build_attack
 from worker.evaluation.clean import pixels
 from worker.evaluation.single import AttackedImage, attack_image
+from worker.jobs.block_files import save_arrays
 from worker.jobs.job import Job, open_dataset, open_published
-from worker.jobs.measure import conditions, save_arrays
+from worker.jobs.measure import conditions
 from worker.jobs.memory import Batch
 
 

@@ -2,20 +2,17 @@
 them, then the checks of them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from app.domain.protocol import Protocol
 from app.storage import artifacts, results, runs
 from app.storage.tables import Checkpoint, Figure
 from worker.evaluation import BlockResult, image_verdicts, mean_distances, summarise
 from worker.evaluation.energy import energy_of
+from worker.jobs.block_files import save_adversarial
 from worker.jobs.diagnose import anchor, corruptions, diagnostics
 from worker.jobs.gallery import write_gallery
 from worker.jobs.job import Job, open_checkpoint
-from worker.jobs.measure import Measure, measured_blocks, note_conditions, save_arrays
+from worker.jobs.measure import Measure, measured_blocks, note_conditions
 
 CLEAN_SHARE = 0.05  # of the bar; attacks take nearly all of the time
 CHECKS_SHARE = 0.3  # where a sample is attacked again, and harder
@@ -41,10 +38,11 @@ def _conclude(
     job: Job, measure: Measure, checkpoint: Checkpoint, blocks: Sequence[BlockResult], checked: list[dict[str, Any]]
 ) -> None:
     """Verdicts, pictures, figures, of what all attacks left."""
-    originals, seen = measure.originals(np.concatenate(measure.parts())), measure.seen
-    verdicts = _verdicts(blocks, originals, measure.protocol, 1.0 if seen is None else seen.span)
-    classes, model = measure.arrays.classes, measure.model if seen is None else seen.model
-    job.keep(gallery=write_gallery(job, model, measure.protocol, originals, blocks, verdicts, classes))
+    verdicts = _verdicts(blocks, measure)
+    model = measure.model if measure.seen is None else measure.seen.model
+    job.keep(gallery=write_gallery(
+        job, model, measure.protocol, measure.originals, blocks, verdicts, measure.arrays.classes
+    ))
     _publish(job, measure, checkpoint, blocks, _figures(job, measure, checkpoint, blocks, verdicts, checked), verdicts)
 
 
@@ -62,13 +60,10 @@ def _checks(job: Job, measure: Measure, start: float, *, full: bool) -> list[dic
     return found
 
 
-def _verdicts(
-    blocks: Sequence[BlockResult], originals: np.ndarray, protocol: Protocol, unit: float
-) -> list[dict[str, Any]]:
-    """What stands of each image; `originals`: float32 (n, C, H, W), unchanged, in the order of the blocks, and `unit`
-    what one of their units of length measures in the protocol's."""
-    parts = np.split(originals, np.cumsum([len(b.ids) for b in blocks])[:-1])
-    return [row for b, part in zip(blocks, parts, strict=True) for row in image_verdicts(b, part, protocol.norm, unit)]
+def _verdicts(blocks: Sequence[BlockResult], measure: Measure) -> list[dict[str, Any]]:
+    """What stands of each image."""
+    norm, unit = measure.protocol.norm, 1.0 if measure.seen is None else measure.seen.span
+    return [row for b in blocks for row in image_verdicts(b, measure.originals(b.ids), norm, unit)]
 
 
 def _note_conditions(job: Job, batch: int, others: Sequence[dict[str, Any]] = ()) -> None:
@@ -123,7 +118,7 @@ def _publish(
 ) -> None:
     protocol = measure.protocol
     adversarial = job.folder / "adversarial.npz"
-    _save_adversarial(adversarial, blocks, protocol)
+    artifacts.publish(adversarial, lambda beside: save_adversarial(beside, blocks, protocol))
     metrics = {
         **job.run.metrics, "robust": figures, "checkpoint": checkpoint.id, "pool": measure.pool,
         "adversarial": artifacts.relative(job.settings.data_dir, adversarial),
@@ -175,17 +170,3 @@ def _pool(measure: Measure) -> dict[str, Any]:
     if measure.pool is None:
         return {}
     return {"transfer_pool": {"siblings": measure.pool, "note": None if measure.pool else NO_SIBLINGS}}
-
-
-def _save_adversarial(path: Path, blocks: Sequence[BlockResult], protocol: Protocol) -> None:
-    """ids, labels (n,); eps text (E,); images float32 (k, C, H, W), each worst candidate once; index (E, n)
-    into them, -1 where no attack did harm and the image is unchanged."""
-    first = np.cumsum([0, *(len(block.adversarial) for block in blocks)])
-    shifted = ((b.adversarial_index, k) for b, k in zip(blocks, first[:-1], strict=True))
-    index = [np.where(found < 0, -1, found + k) for found, k in shifted]
-    content = {
-        "ids": np.concatenate([b.ids for b in blocks]), "labels": np.concatenate([b.labels for b in blocks]),
-        "eps": np.array([str(e) for e in protocol.eps]), "index": np.concatenate(index, axis=1),
-        "images": np.concatenate([b.adversarial for b in blocks]),
-    }
-    artifacts.publish(path, lambda beside: save_arrays(beside, content))

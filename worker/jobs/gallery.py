@@ -1,6 +1,6 @@
 """The pictures of an evaluation: one contact sheet a radius, in the attempt's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ _NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 def write_gallery(
-    job: Job, model: Classifier, protocol: Protocol, clean: Array, blocks: Sequence[BlockResult],
+    job: Job, model: Classifier, protocol: Protocol, originals: Callable[[Array], Array], blocks: Sequence[BlockResult],
     verdicts: Sequence[Mapping[str, Any]], classes: Sequence[str],
 ) -> dict[str, str]:
-    """Exact radius -> path of its PNG, as the database keeps it. clean: float32 (n, C, H, W) of all blocks."""
+    """Exact radius -> path of its PNG, as the database keeps it. `originals`: from ids to unchanged images, float32
+    (n, C, H, W)."""
     paths = {}
     for number, eps in enumerate(protocol.eps):
         of_it = [row for row in verdicts if row["eps"] == str(eps)]
-        shown = examples(model, blocks, clean, of_it, radius=number, seed=job.spec["attack_seed"])
+        shown = examples(model, blocks, originals, of_it, radius=number, seed=job.spec["attack_seed"])
         sheet = contact_sheet(shown, classes, protocol.norm, _heading(job, protocol, format_epsilon(eps), of_it))
         path = job.folder / f"gallery-{number}.png"
         artifacts.publish(path, lambda beside, sheet=sheet: _save(sheet, beside))  # type: ignore[misc]

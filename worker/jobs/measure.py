@@ -2,13 +2,10 @@
 more."""
 
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +21,10 @@ from worker.data.splits import evaluation_images
 from worker.evaluation import BlockResult, evaluate_block, evaluate_clean
 from worker.evaluation.clean import first_right, pixels
 from worker.evaluation.published import NormalisedInput
+from worker.jobs.block_files import DAMAGED, leave_images, read_block, save_arrays
 from worker.jobs.job import Job, open_checkpoint, open_dataset
 from worker.jobs.memory import Batch, fitting_batch
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)  # of a block that cannot be read
 Progress = Callable[[float], None]
 
 
@@ -151,15 +148,9 @@ def measured_blocks(
             continue
         began = time.monotonic()
         block = measure.block(part, lambda share, number=number: report(number, share))  # type: ignore[misc]
-        _store(job, first + number, block, time.monotonic() - began, rows=rows)
+        stored_block = _store(job, first + number, block, time.monotonic() - began, rows=rows)
         print(f"block {number + 1}/{len(parts)} stored", flush=True)
-        yield block
-
-
-def read_block(path: Path) -> BlockResult:
-    """A stored block. Raises what NumPy raises for a file that is gone or damaged."""
-    with path.open("rb") as file, np.load(file) as loaded:  # NumPy would leave a damaged one open
-        return BlockResult.from_arrays(loaded)
+        yield stored_block
 
 
 def _attacked(job: Job, path: str, ids: np.ndarray) -> BlockResult | None:
@@ -173,13 +164,14 @@ def _attacked(job: Job, path: str, ids: np.ndarray) -> BlockResult | None:
     return block if np.array_equal(block.ids, ids) else None
 
 
-def _store(job: Job, number: int, block: BlockResult, seconds: float, *, rows: bool) -> None:
+def _store(job: Job, number: int, block: BlockResult, seconds: float, *, rows: bool) -> BlockResult:
     folder = artifacts.run_folder(job.settings.data_dir, job.run.id) / "blocks"
     folder.mkdir(exist_ok=True)
     path = folder / f"{number:04d}-{job.fence.attempt}.npz"
     artifacts.publish(path, lambda beside: save_arrays(beside, block.to_arrays()))
     stored = artifacts.relative(job.settings.data_dir, path)
     _add(job, number, stored, block, rows=rows, images=len(block.ids), seconds=seconds)
+    return leave_images(block, path)
 
 
 def _add(job: Job, number: int, path: str, block: BlockResult, *, rows: bool, **attacked: Any) -> None:
@@ -188,12 +180,6 @@ def _add(job: Job, number: int, path: str, block: BlockResult, *, rows: bool, **
     with job.database.writing() as session:
         results.add_block(session, job.fence, number, path, of_images, **attacked)
         runs.checkpointed(session, job.fence)
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As a compressed .npz, without pickles."""
-    with path.open("wb") as file:  # np.savez would add a suffix to a path
-        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _open_pool(job: Job, run_id: str, spec: Mapping[str, Any]) -> tuple[list[Classifier], list[dict[str, Any]]]:

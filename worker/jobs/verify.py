@@ -13,8 +13,9 @@ from app.storage.tables import Figure, Run
 from models.registry import Classifier
 from worker.evaluation import BlockResult, summarise
 from worker.evaluation.agreement import Terms, compare_clean, compare_robust, terms, verdict
+from worker.jobs.block_files import DAMAGED, read_block
 from worker.jobs.job import Job, open_published
-from worker.jobs.measure import DAMAGED, Measure, conditions, first_batch, measured_blocks, read_block
+from worker.jobs.measure import Measure, conditions, first_batch, measured_blocks
 
 
 def run_verify(job: Job) -> None:

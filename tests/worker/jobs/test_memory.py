@@ -12,7 +12,7 @@ from app.storage.tables import Run
 from models.registry import ModelSpec, build
 from tests.service import make_settings
 from worker.jobs import evaluate, memory, verify
-from worker.jobs.measure import read_block
+from worker.jobs.block_files import read_block
 from worker.jobs.memory import is_out_of_memory
 
 CPU = torch.device("cpu")
