@@ -109,7 +109,7 @@ SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite(
-            "quick", 3, "FGSM, PGD-20 from 5 starts, Square 200: each on the survivors of the ones before", NORMS, True,
+            "quick", 4, "FGSM, PGD-20 from 5 starts, Square 200: each on the survivors of the ones before", NORMS, True,
             _QUICK,
         ),
         Suite(
@@ -121,17 +121,17 @@ SUITES: dict[str, Suite] = {
             ),
         ),
         Suite(
-            "standard", 3, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
+            "standard", 4, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square 5000, each on the survivors", NORMS, True,
             _STANDARD, diagnostics="full",
         ),
         Suite(
-            "spiking", 3,
+            "spiking", 4,
             "APGD through the expected model and over draws, a grid of surrogate gradients, SA-PGD, Square 5000,"
             " transfer from siblings: each on the survivors",
             NORMS, True, (*_EXPECTED, *_SAMPLED), diagnostics="full",
         ),
         Suite(
-            "audit", 3, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
+            "audit", 4, "every attack there is, each on the survivors, and common corruptions", NORMS, True,
             (
                 _stage("fgsm"), _stage("pgd"), _stage("mifgsm"), _stage("deepfool"), *_EXPECTED,
                 _stage("apgd", loss="dlr-targeted", gradient="sampled"), _stage("fab"), _stage("fmn"), _stage("cw"),

@@ -94,6 +94,7 @@ def test_a_protocol_survives_being_stored_as_json(suite: str) -> None:
 @pytest.mark.parametrize(
     ("suite", "version", "identity"),
     [("quick", 1, "2903fc5f158bed16"), ("quick", 2, "f8eb672f1ee7bf52"), ("quick", 3, "4f539135698f2f3e"),
+     ("quick", 4, "e68eb9cf84654c37"),
      ("study", 1, "3e9d1197fcb51a7a")],
 )  # fmt: skip
 def test_identities_of_stored_figures_stay_what_they_are(suite: str, version: int, identity: str) -> None:

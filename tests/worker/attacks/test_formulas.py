@@ -328,6 +328,17 @@ def test_square_reaches_every_corner():
     assert masks.sum() == 2
 
 
+@pytest.mark.parametrize(("norm", "size", "reached"), [
+    ("linf", 8, 7), ("linf", 32, 31), ("l2", 8, 7), ("l2", 15, 14), ("l2", 16, 14), ("l2", 32, 30),
+])
+def test_square_leaves_the_edge_of_large_images_alone_in_l2(norm, size, reached):
+    square = build_attack("square", norm=norm, queries=100)
+    places = torch.tensor([[0.0, 0.0], [0.999999, 0.999999]])
+    masks = square._window(places, 99, torch.zeros(2, 1, size, size))
+    assert masks[0, 0, 0, 0]
+    assert masks[1, 0].nonzero().amax().item() == reached
+
+
 def test_losses_are_means_over_the_draws():
     logits = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 3.0, 0.0]]])
     labels = torch.tensor([0])
