@@ -27,7 +27,7 @@ TUTORIAL = DOCS / "tutorial.md"
 LAST = DOCS / "how-to" / "looking-after.md"  # it deletes the experiment
 PAGES = [TUTORIAL, REPOSITORY / "README.md",
          *sorted({*DOCS.rglob("*.md")} - {TUTORIAL, LAST} - {*DOCS.glob("results/*"), *DOCS.glob("decisions/*")}), LAST]
-SMALL = {"seeds": [0], "training": {"images": 100, "epochs": 2, "branch_epochs": 1}, "evaluation": {"images": 4}}
+SMALL = {"seeds": [0], "training": {"images": 400, "epochs": 4, "branch_epochs": 2}, "evaluation": {"images": 4}}
 PATIENCE = 300  # seconds for a command on a machine that has other work
 
 
