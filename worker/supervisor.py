@@ -95,6 +95,8 @@ def _watch(
         watch.look(now)
         if watch.finished:  # its last write is done; the process may tidy up
             _wait(job, settings.grace_seconds)
+            if job.poll() is None:
+                logger.info("the job has written its last state, and is not waited for any longer")
             return None
         if should_stop():
             watch.stop = watch.stop or WANTED

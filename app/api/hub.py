@@ -229,7 +229,9 @@ class Hub:
         with self._database.reading() as session:
             new = events.after(session, self._seen, EVENTS_A_LOOK)
             rows = seen.briefs(session, {e.run_id for e in new if e.run_id})
+            cancelled = seen.cancelled(session, self._channels) if any(map(_may_revive, new)) else None
         for channel in list(self._channels.values()):
+            channel.cancelled = channel.cancelled if cancelled is None else channel.id in cancelled
             self._hand_out(channel, new, [row for row in rows if row.id in channel.runs])
         self._logs.read_on()
         self._seen = new[-1].id if new else self._seen
@@ -256,6 +258,11 @@ class Hub:
             if not channel.watching:
                 del self._channels[channel.id]
         self._logs.keep({run_id for channel in self._channels.values() for run_id in channel.runs})
+
+
+def _may_revive(event: Event) -> bool:
+    """A run that is tried again is queued, and a cancelled experiment with it."""
+    return event.kind == "state" and event.data.get("state") == "queued"
 
 
 def _standing(brief: Brief) -> dict[str, Any]:

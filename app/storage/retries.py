@@ -5,18 +5,19 @@
 
 from collections.abc import Sequence, Set
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict
 from app.domain.lifecycle import RETRIABLE, SHARED
 from app.storage.engine import lock_graph
 from app.storage.runs import get, needs, needs_one, note_state
-from app.storage.tables import Run
+from app.storage.tables import Experiment, ExperimentRun, Run
 
 
 def retry(session: Session, run_id: str) -> Run:
-    """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it.
+    """A new attempt of a failed or cancelled run, of what it depends on, and of what never started for it. A cancelled
+    experiment that wants it is cancelled no more, unless another wants it too that never was.
 
     Raises NotFound, Conflict (it is not failed or cancelled, or another run has taken its place).
     """
@@ -29,8 +30,17 @@ def retry(session: Session, run_id: str) -> Run:
         _requeue(session, one)
     for one in _never_started(session, run, {one.id for one in wanted}):
         _requeue(session, one)
+    _revive_experiments(session, run)
     session.flush()
     return run
+
+
+def _revive_experiments(session: Session, run: Run) -> None:
+    """Those that were cancelled want the run again, where no other wants it: for one of them it is tried again."""
+    wanting = select(ExperimentRun.experiment_id).where(ExperimentRun.run_id == run.id)
+    of_it = Experiment.id.in_(wanting)
+    if session.scalar(select(Experiment.id).where(of_it, Experiment.cancelled_at.is_(None)).limit(1)) is None:
+        session.execute(update(Experiment).where(of_it).values(cancelled_at=None))
 
 
 def _requeue(session: Session, run: Run) -> None:

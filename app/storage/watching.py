@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from app.storage.tables import ExperimentRun, Run
+from app.storage.tables import Experiment, ExperimentRun, Run
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,9 @@ def metrics_of(session: Session, run_ids: Sequence[str]) -> dict[str, dict[str, 
     """What these runs have found so far."""
     found = session.execute(select(Run.id, Run.metrics).where(Run.id.in_(run_ids)))
     return {str(run_id): dict(metrics) for run_id, metrics in found}
+
+
+def cancelled(session: Session, experiment_ids: Iterable[str]) -> set[str]:
+    """Which of these experiments are."""
+    asked = select(Experiment.id).where(Experiment.id.in_(list(experiment_ids)), Experiment.cancelled_at.is_not(None))
+    return set(session.scalars(asked))

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.api import hub as hubs
-from app.storage import events, run_logs, runs
+from app.storage import events, experiments, run_logs, runs
 from tests.app.work import in_threads
 
 PATIENCE = 60.0  # seconds, of a machine that has other work
@@ -160,6 +160,36 @@ def test_a_cancelled_experiment_ends_its_stream_once_its_runs_have_stopped(api, 
         queue.do(runs.stop_or_requeue, fence, "stopped", count_try=False)
         stream.wait("state", run=fence.run_id, state="cancelled")
         stream.wait("end", state="cancelled")
+
+
+def test_a_cancelled_experiment_lives_again_when_one_of_its_runs_is_tried_again(api, queue) -> None:
+    experiment = queue.submit()
+    train, evaluate = (run.id for run in queue.runs(experiment))
+    with watch(api, experiment) as stream:
+        fence = queue.must_claim()
+        queue.do(experiments.cancel, experiment)
+        stream.wait("experiment", state="cancelled")
+        queue.do(runs.stop_or_requeue, fence, "asked to", count_try=False)
+        assert stream.wait("end")["data"]["state"] == "cancelled"
+    assert api.post(f"/runs/{evaluate}/retry").status_code == 202
+    assert api.get(f"/experiments/{experiment}").json()["state"] == "queued"
+    assert [e["id"] for e in api.get("/experiments?state=queued").json()["items"]] == [experiment]
+    with watch(api, experiment) as stream:
+        stream.wait("experiment", state="queued")
+        queue.succeed(queue.must_claim())
+        stream.wait("state", run=train, state="succeeded")
+        queue.succeed(queue.must_claim())
+        assert stream.wait("end")["data"]["state"] == "succeeded"
+
+
+def test_it_stays_cancelled_where_the_run_is_tried_again_for_another(api, queue) -> None:
+    """Of one specification: both want the same runs."""
+    first, second = queue.submit(), queue.submit()
+    queue.do(experiments.cancel, first)
+    queue.do(runs.fail, queue.must_claim(), "broken")
+    assert api.post(f"/runs/{queue.runs(second)[0].id}/retry").status_code == 202
+    assert api.get(f"/experiments/{second}").json()["state"] == "queued"
+    assert api.get(f"/experiments/{first}").json()["state"] == "cancelled"
 
 
 def test_silence_is_filled_with_comments(api, queue, monkeypatch) -> None:
