@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from app.api import views
 from app.api.dependencies import Services, ServicesOf
-from app.api.pagination import Cursor, Limit, Page
+from app.api.pagination import Limit, Page, id_cursor
 from app.api.security import ActorOf
 from app.domain.errors import NotFound
 from app.domain.spec import VerifySpec
@@ -27,7 +27,7 @@ def list_(
     variant: str | None = None,
     run: str | None = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, id_cursor("ckpt")] = None,
 ) -> dict[str, Any]:
     """One page of checkpoints."""
     filters = {"dataset": dataset, "architecture": architecture, "variant": variant, "run_id": run}

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from app.api import planning, views
 from app.api.dependencies import Services, ServicesOf
-from app.api.pagination import Cursor, Limit, Page
+from app.api.pagination import Limit, Page, id_cursor
 from app.api.security import ActorOf
 from app.domain.access import Actor
 from app.domain.errors import InvalidInput, Problem
@@ -69,7 +69,7 @@ def list_(
     state: ExperimentState | None = None,
     archived: bool = False,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, id_cursor("exp")] = None,
 ) -> Response:
     """One page of experiments without their runs."""
     filters: dict[str, Any] = {"dataset": dataset, "state": state, "archived": archived}

@@ -165,7 +165,10 @@ def _from_files(
     files: Sequence[bytes], shape: Shape, take: Callable[[int], None], options: PredictOptions
 ) -> Question:
     take(len(files))
-    return Question(np.stack([decode_image(content, shape) for content in files]), options)
+    count = len(files)
+    names = [f"image {number} of {count}" for number in range(1, count + 1)] if count > 1 else ["the image"]
+    images = [decode_image(content, shape, name) for content, name in zip(files, names, strict=True)]
+    return Question(np.stack(images), options)
 
 
 def _from_pixels(content: bytes, shape: Shape, take: Callable[[int], None], options: PredictOptions) -> Question:

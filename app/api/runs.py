@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from app.api import views
 from app.api.boards import Eps, radius_of
 from app.api.dependencies import ServicesOf
-from app.api.pagination import Cursor, Limit, Page
+from app.api.pagination import Cursor, Limit, Page, id_cursor
 from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
 from app.domain.errors import InvalidInput, NotFound, Problem
@@ -28,7 +28,7 @@ def list_(
     kind: RunKind | None = None,
     state: RunState | None = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, id_cursor("run")] = None,
 ) -> Response:
     """One page of runs."""
     def look() -> tuple[list[ListedRun], str | None]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from app.api import views
 from app.api.dependencies import ServicesOf
-from app.api.pagination import Cursor, Limit, Page
+from app.api.pagination import Limit, Page, id_cursor
 from app.storage import trail
 
 router = APIRouter(tags=["trail"])
@@ -18,7 +18,7 @@ def list_(
     actor: Annotated[str | None, Query(max_length=100, description="a key's name, or `local`")] = None,
     subject: Annotated[str | None, Query(max_length=40, description="id of an experiment, run or checkpoint")] = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, id_cursor("trail")] = None,
 ) -> dict[str, Any]:
     """One page of the trail; needs an admin's key. Entries are written with what they tell of, and stay."""
     with services.database.reading() as session:

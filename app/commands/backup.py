@@ -67,9 +67,14 @@ def backup(
     tell: Tell = lambda _: None,
 ) -> Contents:
     """Writes `target` beside and renames it, while the service runs; `own_data`: with data sets and weights that
-    people laid into the data folder. Raises Conflict where the file exists, WrongSchema for an empty database."""
+    people laid into the data folder.
+
+    Raises Conflict where the file exists or its folder does not, WrongSchema for an empty database.
+    """
     if target.exists():
         raise Conflict(f"{target} exists already; name another file")
+    if not target.parent.is_dir():
+        raise Conflict(f"{target.parent} is no folder; make it, or name another place")
     revision = migrate.current(database)
     if revision is None:
         raise migrate.WrongSchema("the database is empty: there is nothing to back up")

@@ -5,8 +5,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.commands.maintenance import size_text
@@ -43,13 +44,12 @@ def _packages() -> Iterator[Check]:
 
 def _data_folder() -> Check:
     folder = settings().data_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        return "data folder", False, f"{folder}: {error.strerror}; set SPIKEPROOF_DATA_DIR"
-    enough = free > _NEED_BYTES and os.access(folder, os.W_OK)
-    return "data folder", enough, f"{folder}, {free / 2**30:.1f} GiB free"
+    there = next(f for f in (folder, *folder.absolute().parents) if f.exists())  # the others are made when needed
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return "data folder", False, f"{folder}: {there} is no folder to write to; set SPIKEPROOF_DATA_DIR"
+    free = shutil.disk_usage(there).free
+    later = "" if there == folder else "is made when it is needed, "
+    return "data folder", free > _NEED_BYTES, f"{folder}, {later}{free / 2**30:.1f} GiB free"
 
 
 def _disk_use() -> str:
@@ -62,6 +62,9 @@ def _disk_use() -> str:
 
 
 def _database() -> Check:
+    url = make_url(settings().resolved_database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return "database", True, "SQLite, is made when it is needed"
     try:
         database = Database(settings().resolved_database_url)
         with database.reading() as session:

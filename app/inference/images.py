@@ -14,15 +14,13 @@ from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG")
-# What Pillow raises for files that are broken, of another format, or bombs.
-_UNREADABLE = (
-    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
+# What Pillow raises for files that are broken, and for those that would be far too large.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
-def decode_image(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], resized (bilinear) where its size differs.
+def decode_image(content: bytes, shape: tuple[int, int, int], name: str = "the image") -> np.ndarray:
+    """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], resized (bilinear) where its size differs; `name` for errors.
 
     Raises UnsupportedMedia for another format or a broken file, InvalidInput for too many pixels.
     """
@@ -30,15 +28,22 @@ def decode_image(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                detail = f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are allowed"
-                raise InvalidInput([Problem("/images", detail)])
+                raise _too_large(f"{name} has {image.width}x{image.height} pixels")
             grey = image.convert("L" if channels == 1 else "RGB")
             if grey.size != (width, height):
                 grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    except _BOMBS as error:
+        raise _too_large(f"{name} has too many pixels") from error
+    except UnidentifiedImageError as error:
+        raise UnsupportedMedia(f"{name} is neither PNG nor JPEG; send one of these") from error
     except _UNREADABLE as error:
-        raise UnsupportedMedia("the image cannot be read; send PNG or JPEG") from error
+        raise UnsupportedMedia(f"{name} cannot be read: it is broken or cut short; send a whole PNG or JPEG") from error
     pixels = np.asarray(grey, np.float32).reshape(height, width, channels) / 255
     return pixels.transpose(2, 0, 1)
+
+
+def _too_large(what: str) -> InvalidInput:
+    return InvalidInput([Problem("/images", f"{what}; at most {MAX_PIXELS:,} are allowed")])
 
 
 def read_pixels(pixels: Any, shape: tuple[int, int, int], index: int) -> np.ndarray:
