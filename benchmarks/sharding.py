@@ -1,6 +1,6 @@
 """One evaluation on one worker and on several, and whether they find the same bits.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sharding [--workers 1 2] [--images 359] [--repeats 1] [--pixels 32]
+    OMP_NUM_THREADS=1 python -m benchmarks.sharding [--workers 1 2] [--images 359] [--steps 50] [--pixels 32]
 
 A service of so many workers for each row, all on one data folder; jobs have one thread. The evaluation has as many
 shards as there are workers; the network is a ResNet-20 with a ParaLIF head, trained for an epoch on digits. Seconds are
@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ def worker_processes(parent: int) -> list[int]:
 
 
 def ended_children_cpu(pid: int) -> float:
+    """Of a worker whose job, if any, has told its result: once it has ended too."""
+    while any(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")):
+        time.sleep(0.1)
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / TICKS
 
@@ -129,11 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--images", type=int, default=359)
+    parser.add_argument("--steps", type=int, default=50, help="of PGD, behind FGSM")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--pixels", type=int, default=32)
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and the service with it
-    evaluation = {"suite": "quick", "images": given.images}
+    attacks = [{"name": "fgsm"}, {"name": "pgd", "parameters": {"steps": given.steps}}]
+    evaluation = {"images": given.images, "eps": ["8/255", "32/255"], "attacks": attacks}
     print(f"{os.cpu_count()} cores ({platform.machine()}), load average {os.getloadavg()[0]:.1f}", flush=True)
     print("\n| workers and shards | whole, s | attacks, s | CPU, s | images/s | images/CPU s | load average |"
           "\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
