@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK, Measured, PerImage, seed_means, seed_shares
-from app.domain.statistics import SIGNIFICANT, PairedDifference, mcnemar, paired_difference
+from app.domain.statistics import BOOTSTRAP_SEEDS, SIGNIFICANT, PairedDifference, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Verdicts = NDArray[np.bool_]
 
 _MOST_NAMED = 6  # settings in the conclusion; all are listed
+_THESE_IMAGES = " Test and interval speak of other seeds on these very images, not of other images."
 _UNCORRECTED = "No p is corrected for how many comparisons are made."
 
 
@@ -203,7 +204,7 @@ def _significance(robust: PairedDifference, pairs: Sequence[Mapping[str, Any]]) 
             "one seed it says nothing of other trainings of the two recipes."
         )
     by_image = f" Image by image, {len(significant)} of {len(pairs)} pairs of networks differ significantly (McNemar)."
-    by_image = by_image if pairs else ""
+    by_image = (by_image if pairs else "") + (_THESE_IMAGES if robust.n < BOOTSTRAP_SEEDS else "")
     if robust.p is None:
         return "Every seed gives this very difference: there is no spread between seeds to test it against." + by_image
     if robust.p < SIGNIFICANT:
