@@ -328,15 +328,16 @@ def test_square_reaches_every_corner():
     assert masks.sum() == 2
 
 
-@pytest.mark.parametrize(("norm", "size", "reached"), [
-    ("linf", 8, 7), ("linf", 32, 31), ("l2", 8, 7), ("l2", 15, 14), ("l2", 16, 14), ("l2", 32, 30),
+@pytest.mark.parametrize(("norm", "size", "query", "first", "last"), [
+    ("linf", 8, 99, 0, 7), ("linf", 32, 99, 0, 31), ("l2", 8, 99, 0, 7), ("l2", 28, 99, 1, 26), ("l2", 32, 99, 1, 30),
+    ("l2", 224, 99, 7, 216), ("l2", 32, 0, 1, 30), ("l2", 9, 0, 0, 8),
 ])
-def test_square_leaves_the_edge_of_large_images_alone_in_l2(norm, size, reached):
+def test_square_leaves_the_edge_of_large_images_alone_in_l2(norm, size, query, first, last):
     square = build_attack("square", norm=norm, queries=100)
     places = torch.tensor([[0.0, 0.0], [0.999999, 0.999999]])
-    masks = square._window(places, 99, torch.zeros(2, 1, size, size))
-    assert masks[0, 0, 0, 0]
-    assert masks[1, 0].nonzero().amax().item() == reached
+    masks = square._window(places, query, torch.zeros(2, 1, size, size))
+    assert masks[0, 0].nonzero().amin().item() == first
+    assert masks[1, 0].nonzero().amax().item() == last
 
 
 def test_losses_are_means_over_the_draws():
