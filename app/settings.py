@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     features_memory_mib: int = Field(4096, ge=0, description="those of one training that a GPU holds; 0: reads them")
     images_memory_mib: int = Field(4096, ge=0, description="a training set that a GPU holds; 0: is sent by the batch")
     log_json: bool = Field(False, description="logs as JSON, one object a line")
-    max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request body in MiB")
+    max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request with images in MiB; other JSON: 1")
     max_weights_mib: int = Field(512, ge=1, le=65_536, description="the same for an upload of weights")
     predict_batch: int = Field(32, ge=1, le=1024, description="images of requests answered together; 1: none are")
     predict_wait_ms: float = Field(5.0, ge=0, le=1000, description="of a batch, for requests being decoded")

@@ -117,14 +117,16 @@ class _BodyLimit:
     """Images and weights may be large; what describes an experiment is not, and takes long to refuse if it is."""
 
     def __init__(self, app: ASGIApp, images: int, weights: int) -> None:
-        self._weights = RequestBodyLimitMiddleware(app, weights)
-        self._images = RequestBodyLimitMiddleware(app, images)
-        self._documents = RequestBodyLimitMiddleware(app, min(images, LARGEST_DOCUMENT))
+        documents = min(images, LARGEST_DOCUMENT)
+        self._weights, self._images, self._documents = (
+            (limit, RequestBodyLimitMiddleware(app, limit)) for limit in (weights, images, documents)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._limit_of(scope.get("path", ""))(scope, receive, send)
+        scope[errors.BODY_LIMIT], limited = self._limit_of(scope.get("path", ""))
+        await limited(scope, receive, send)
 
-    def _limit_of(self, path: str) -> RequestBodyLimitMiddleware:
+    def _limit_of(self, path: str) -> tuple[int, RequestBodyLimitMiddleware]:
         if path == "/checkpoints":
             return self._weights
         return self._images if path.startswith(("/checkpoints/", "/v2/")) else self._documents

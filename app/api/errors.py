@@ -39,6 +39,7 @@ from app.storage.space import is_full
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
 OPEN_INFERENCE = "/v2"
+BODY_LIMIT = "spikeproof.body_limit"  # in the scope of a request: bytes
 LONGEST_DETAIL = 2_000
 _TITLES = {
     kind.status: kind.title
@@ -78,6 +79,13 @@ def problem(
     if request.scope["path"].startswith("/ui/") and not request.scope["path"].startswith("/ui/static/"):
         return page(problem_page(body | {"query": bool(request.scope["query_string"])}), status, said)
     return JSONResponse(body | members, status_code=status, media_type=MEDIA_TYPE, headers=said)
+
+
+def too_large(request: Request) -> Response:
+    """A body over the limit of its address, which `app.api.application` leaves in the scope."""
+    limit = request.scope.get(BODY_LIMIT)
+    said = "" if limit is None else f": at most {limit / 2**20:g} MiB at {request.scope['path']}"
+    return problem(request, 413, f"the body is larger than this service takes{said}")
 
 
 def _printable(text: str) -> str:
@@ -129,7 +137,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail = "the body is not JSON that can be read: nested too deeply, an endless number, or not UTF-8"
         return problem(request, 422, detail, problems=[Problem("", detail)])
     if error.status_code == 413:
-        return problem(request, 413, "the body is larger than this service takes")
+        return too_large(request)
     phrase = HTTPStatus(error.status_code).phrase
     detail = str(error.detail) if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
     return problem(request, error.status_code, detail, headers=error.headers)

@@ -6,7 +6,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
 
-TOO_LARGE = "the body is larger than this service takes"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",  # no page of another site shows it
@@ -32,7 +31,7 @@ class EveryAnswer:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if message["status"] == 413 and headers.get("content-type") != errors.MEDIA_TYPE:
-                    await errors.problem(Request(scope), 413, TOO_LARGE)(scope, receive, finish)
+                    await errors.too_large(Request(scope))(scope, receive, finish)
                     replaced = True
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)

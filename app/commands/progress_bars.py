@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from app.domain.architectures import variant_name
 from app.domain.lifecycle import TERMINAL
 from app.reports.tables import percent
 
+_BOUNDLESS = Console(width=100_000)
 MOST_ACROSS = 4  # radii that fit beside a row's name in 80 columns
 
 
@@ -69,21 +71,27 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
     protocol = board["protocol"]
     title = (
         f"{board['dataset']}: suite {protocol['suite']}, {protocol['norm']} {protocol['eps_text']}, "
-        f"{protocol['images']} images, {board['rows'][0]['robust_accuracy']['n']} seeds"
+        f"{protocol['images']} images, {_seeds(board['rows'][0]['robust_accuracy']['n'])}"
     )
     names = ["rank", "architecture", "variant", "epochs"]
-    console.print(_rich(title, [*names, "clean %", "robust %", "verdict"], [_line(row) for row in board["rows"]]))
+    header = [*names, "clean %", "robust %", "verdict"]
+    _show(console, title, header, [_line(row) for row in board["rows"]], ("epochs", "architecture", "clean %"))
     attacks = list(board["rows"][0]["attacks"])
     left = [[*_name(row), *(percent(row["attacks"].get(name)) for name in attacks)] for row in board["rows"]]
     title = f"accuracy % left after each attack at {protocol['eps_text']}"
-    console.print(_rich(title, ["architecture", "variant", *(f"{name} %" for name in attacks)], left))
-    console.print(_curves(board["rows"]))
+    under = [f"{name} %" for name in attacks]
+    _show(console, title, ["architecture", "variant", *under], left, ("architecture", *under))
+    _show(console, *_curves(board["rows"]))
     for row in board["rows"]:
         for reason in row["reasons"]:
             console.print(f"{row['architecture']} {variant_name(row['variant'])}: {reason}")
 
 
-def _curves(rows: Sequence[dict[str, Any]]) -> Table:
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _curves(rows: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]], Sequence[str]]:
     """Robust accuracy at every radius measured; what there is less of, radii or rows, goes across."""
     title = "robust accuracy % as eps grows"
     radii = {point["eps"]: point["eps_text"] for row in rows for point in row["curve"]}
@@ -92,9 +100,9 @@ def _curves(rows: Sequence[dict[str, Any]]) -> Table:
     names = [radii[eps] for eps in sorted(radii)]
     if len(names) <= max(len(rows), MOST_ACROSS):
         body = [[*_name(row), *curve] for row, curve in zip(rows, curves, strict=True)]
-        return _rich(title, ["architecture", "variant", *names], body)
+        return title, ["architecture", "variant", *names], body, ("architecture", *names)
     across = [f"{' '.join(_name(row))} %" for row in rows]
-    return _rich(title, ["eps", *across], [[name, *(c[i] for c in curves)] for i, name in enumerate(names)])
+    return title, ["eps", *across], [[name, *(c[i] for c in curves)] for i, name in enumerate(names)], across[::-1]
 
 
 def _name(row: dict[str, Any]) -> list[str]:
@@ -105,6 +113,31 @@ def _name(row: dict[str, Any]) -> list[str]:
 def _line(row: dict[str, Any]) -> list[str]:
     figures = (percent(row["clean_accuracy"]), percent(row["robust_accuracy"]))
     return [str(row["rank"] or "–"), *_name(row), row["epochs"], *figures, row["verdict"]]
+
+
+def _show(
+    console: Console, title: str, header: list[str], rows: list[list[str]], dispensable: Sequence[str]
+) -> None:
+    """As wide as it needs where nobody looks; in a narrow terminal without `dispensable` columns, the first of them
+    first, as many as it takes, and says which."""
+    left_out: list[str] = []
+    table = _rich(title, header, rows)
+    width = _width(table)
+    while console.is_terminal and width > console.width and len(left_out) < len(dispensable):
+        left_out.append(dispensable[len(left_out)])
+        kept = [place for place, name in enumerate(header) if name not in left_out]
+        table = _rich(title, [header[place] for place in kept], [[row[place] for place in kept] for row in rows])
+        width = _width(table)
+    if not console.is_terminal:
+        console.width = max(console.width, width, len(title))
+    console.print(table)
+    if left_out:
+        console.print(f"without {', '.join(left_out)}: the terminal is too narrow", markup=False)
+
+
+def _width(table: Table) -> int:
+    """That no cell is cut at."""
+    return Measurement.get(_BOUNDLESS, _BOUNDLESS.options, table).maximum
 
 
 def _rich(title: str, header: list[str], rows: list[list[str]]) -> Table:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,4 +16,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(name, no_wrap=place == 0)  # an id is of no use cut short
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table, width=None if console.is_terminal else 200)
+    if not console.is_terminal:
+        console.width = 100_000  # to measure in
+        console.width = Measurement.get(console, console.options, table).maximum
+    console.print(table)

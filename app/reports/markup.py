@@ -19,9 +19,12 @@ MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "md": "text/markdown", "lat
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
         "|": r"\textbar{}", '"': "''", "[": "{[}", "*": "{*}", "±": r"$\pm$", "−": "$-$", "–": "--",
-        "≤": r"$\le$", "∞": r"$\infty$", "…": r"\dots{}"}  # fmt: skip
+        "≤": r"$\le$", "≥": r"$\ge$", "∞": r"$\infty$", "…": r"\dots{}", "µ": r"$\mu$", "μ": r"$\mu$",
+        "×": r"$\times$", "→": r"$\to$", "·": r"$\cdot$", "²": "$^2$", "—": "---"}  # fmt: skip
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0308": '"',
             "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c", "\u0328": "k"}  # fmt: skip
+_LETTERS = 45  # that fit beside each other on a page of `article` for certain; a gap of columns counts as two
+_FITTED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
 _NUMBER = re.compile(r"[+−–-]?(\d.*)?")
 
 
@@ -74,8 +77,16 @@ def _latex(table: "Table") -> str:
     columns = "".join("r" if right else "l" for right in _numeric(table))
     body = line(table.header) + "\\midrule\n" + "".join(map(line, table.rows))
     note = f"% {latex_text(table.note)}\n" if table.note else ""
-    table_text = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"
-    return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}"
+    table_text = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}"
+    if not _may_be_wide(table):
+        return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}\n"
+    needs = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}, which keeps it within the text's width\n"
+    return f"{needs}{note}\\noindent{_FITTED}{{%\n{table_text}}}\n"
+
+
+def _may_be_wide(table: "Table") -> bool:
+    columns = zip(table.header, *table.rows, strict=True)
+    return sum(max(map(len, cells)) + 2 for cells in columns) > _LETTERS
 
 
 def _numeric(table: "Table") -> list[bool]:

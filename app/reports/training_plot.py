@@ -22,6 +22,7 @@ def training_picture(trainings: Sequence[Training], form: Picture) -> bytes:
 
 def _figure(trainings: Sequence[Training]) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=_SIZE, layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -34,7 +35,7 @@ def _figure(trainings: Sequence[Training]) -> "Figure":
         bare(axes, grid="y")
         axes.set_xlabel("epoch")
         axes.set_title(what, loc="left", fontsize=9.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # also of a single epoch
     left.set_ylim(bottom=0)
     _legend(figure, [variant for variant, _ in trainings])
     return figure

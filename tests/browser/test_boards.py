@@ -91,3 +91,18 @@ def test_an_attack_has_its_curves(lab: Lab, visit: Callable[..., Page], attack: 
     page.get_by_role("button", name="Show").click()
     expect(page.locator("h1")).to_have_text(f"digits: accuracy under {attack} against eps")
     expect(page.locator("#curves .scatterlayer .trace")).to_have_count(4, timeout=PATIENCE)
+
+
+def test_a_phone_shows_robust_accuracy_and_verdict_first_and_the_rest_when_asked(
+    lab: Lab, visit: Callable[..., Page]
+) -> None:
+    page = visit(f"{lab.url}/ui/leaderboard?dataset=digits", width=390)
+    region = page.get_by_role("region", name="Leaderboard")
+    assert region.evaluate("one => one.scrollWidth <= one.clientWidth")
+    for name in ("rank", "variant", "robust %", "verdict"):
+        expect(page.get_by_role("columnheader", name=name, exact=True)).to_be_visible()
+    clean = page.get_by_role("columnheader", name="clean %", exact=True)
+    expect(clean).to_be_hidden()
+    page.get_by_label("all columns").check()
+    expect(clean).to_be_visible()
+    assert region.evaluate("one => getComputedStyle(one).backgroundAttachment").startswith("local")

@@ -29,6 +29,15 @@ def test_a_page_is_accessible_on_a_desk_and_on_a_phone(
     assert not scrolls_sideways(page)
 
 
+@pytest.mark.parametrize(("path", "shown"), [("/docs", ".opblock"), ("/redoc", "[data-section-id]")])
+def test_the_documentation_draws_itself_without_an_error_or_another_host(
+    lab: Lab, visit: Callable[..., Page], path: str, shown: str
+) -> None:
+    page = visit(lab.url + path)
+    expect(page.locator(shown).first).to_be_visible(timeout=30_000)
+    page.wait_for_load_state("networkidle")
+
+
 def test_the_colours_can_be_chosen_and_stay(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(lab.url)
     background = "getComputedStyle(document.body).backgroundColor"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import Lab, picture
 
@@ -104,6 +104,30 @@ def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callabl
     run = ask(lab, "/runs?kind=attack&limit=1")["items"][0]
     spec = ask(lab, f"/runs/{run['id']}")["spec"]
     assert (spec["label"], list(spec["image"])) == (3, ["sha256"])
+
+
+def test_an_answer_is_not_called_true_where_nobody_knows_the_class(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}&eps=64/255")
+    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([picture()])
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
+    assert "true" not in page.locator("#before").inner_text()
+    page.get_by_role("button", name="Attack it").click()
+    for side in ("#before", "#after"):
+        expect(page.locator(f"{side} caption")).to_contain_text("Answer", timeout=WORK)
+        expect(page.locator(f"{side} tbody")).to_contain_text("answered before", timeout=WORK)
+        assert "true" not in page.locator(side).inner_text()
+        shares = [float(text.split()[0]) for text in page.locator(f"{side} td.number").all_inner_texts()]
+        assert shares == sorted(shares, reverse=True)
+    expect(page.locator("#facts")).to_contain_text("answered so before")
+
+
+def test_what_is_no_image_leaves_no_broken_one(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}", refused=(415, 422))
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
+    broken: FilePayload = {"name": "mine.png", "mimeType": "image/png", "buffer": b"no image"}
+    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([broken])
+    expect(page.locator("#status .bad, #image-fault:visible").first).to_be_visible(timeout=WORK)
+    expect(page.locator("#original")).to_be_hidden()
 
 
 def test_layers_follow_the_variant_and_the_size(lab: Lab, visit: Callable[..., Page]) -> None:

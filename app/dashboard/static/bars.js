@@ -1,10 +1,11 @@
-// Probabilities of classes as a table with bars: mean, and a whisker of one standard deviation over draws.
+// Probabilities of classes as a table with bars: mean, and a whisker of one standard deviation over draws. `known` says
+// whether `truth` is the image's class; else it is what the network answered.
 import { make } from "./requests.js";
 
-export function bars(classes, { caption, truth }) {
+export function bars(classes, { caption, truth, known = true }) {
   const rows = classes.map((one) => {
     const right = one.class === truth;
-    const name = make("th", { scope: "row" }, one.class, right ? make("span", { class: "quiet" }, " true") : null);
+    const name = make("th", { scope: "row" }, one.class, right ? make("span", { class: "quiet" }, known ? " true" : " answered before") : null);
     const sd = one.sd === null ? "" : ` ± ${(100 * one.sd).toFixed(1)}`;
     const number = make("td", { class: "number" }, `${(100 * one.probability).toFixed(1)}${sd}`);
     return make("tr", {}, name, make("td", { class: "wide" }, bar(one, right)), number);

@@ -166,29 +166,31 @@ function result(run) {
   show("change", `/runs/${run.id}/perturbation.png`);
   show("attacked", `/runs/${run.id}/adversarial.png`);
   const truth = found.label.class;
+  const known = found.label_from !== "answer"; // nobody said what an image of one's own shows
   const drawn = found.draws > 1 ? ` over ${found.draws} fresh draws` : "";
   for (const side of ["before", "after"])
-    at(side).replaceChildren(bars(likely(found, side), { caption: `Answer ${side}${drawn}`, truth }));
+    at(side).replaceChildren(bars(likely(found, side), { caption: `Answer ${side}${drawn}`, truth, known }));
   at("change-caption").textContent = `Perturbation, × ${found.magnified.toPrecision(3)}`;
-  at("facts").replaceChildren(facts(found, spec, run));
-  if (named("before") !== truth) say(`It said ${named("before")} where ${truth} is true, without any attack.`, "warn");
-  else if (found.fooled) say(`Fooled: ${named("before")} became ${named("after")}.`, "bad");
+  at("facts").replaceChildren(facts(found, spec, run, known));
+  if (known && named("before") !== truth) say(`It said ${named("before")} where ${truth} is true, without any attack.`, "warn");
+  else if (found.fooled) say(`Fooled: ${known ? named("before") : `the answer ${truth}`} became ${named("after")}.`, "bad");
   else say(`It stands: still ${named("after")} at eps ${found.eps_text}. A stronger attack may do more.`, "good");
 }
 
-// The same classes on both sides: those likely in either answer.
+// The same classes on both sides, those likely in either answer; on each the likeliest first.
 function likely(found, side) {
   const top = (of) => [...found[of].classes].sort((a, b) => b.probability - a.probability).slice(0, SHOWN - 1);
   const wanted = new Set([...top("before"), ...top("after")].map((one) => one.index).slice(0, 2 * SHOWN));
-  return found[side].classes.filter((one) => wanted.has(one.index));
+  return found[side].classes.filter((one) => wanted.has(one.index)).sort((a, b) => b.probability - a.probability);
 }
 
-function facts(found, spec, run) {
+function facts(found, spec, run, known) {
   const rows = {
     "attack": spec.attack, "norm, eps": `${spec.norm}, ${found.eps_text}`,
     "linf × 255": (255 * found.distance.linf).toFixed(2), "L2": found.distance.l2.toFixed(3),
     "SSIM": found.distance.ssim === null ? "–" : found.distance.ssim.toFixed(3),
-    "right before": share(found, "before"), "right after": share(found, "after"),
+    [known ? "right before" : "answered so before"]: share(found, "before"),
+    [known ? "right after" : "answered so after"]: share(found, "after"),
     "passes": `${found.queries} forward, ${found.gradients} back`,
   };
   const list = make("dl", { class: "facts" });
@@ -204,6 +206,7 @@ function share(found, side) {
 }
 
 function show(id, address) {
+  at(id).onerror = () => { at(id).hidden = true; }; // what is no image gets words, not a broken one
   at(id).src = address;
   at(id).hidden = false;
 }

@@ -187,6 +187,12 @@ def test_a_page_of_the_documentation_asks_no_other_host_and_all_it_asks_for_is_t
     assert "http" not in policy, "a browser stops what a script would fetch elsewhere, as ReDoc its logo"
 
 
+def test_redoc_draws_no_image_of_another_host(sqlite_api) -> None:
+    script = sqlite_api.get("/docs/assets/redoc.standalone.js").text
+    assert not re.search(r"""src:\s*["'](https?:)?//""", script)
+    assert "cdn.redoc" not in script
+
+
 def test_no_other_file_can_be_had_as_an_asset(sqlite_api, problem_of) -> None:
     problem_of(sqlite_api.get("/docs/assets/core.py"), 404)
     problem_of(sqlite_api.get("/docs/assets/..%2fcore.py"), 404)

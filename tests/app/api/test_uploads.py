@@ -293,9 +293,13 @@ def test_weights_may_be_larger_than_images_up_to_a_limit_of_their_own(config: Se
     assert make_settings().max_weights_mib == 512
     api = serve(config.model_copy(update={"max_upload_mib": 1, "max_weights_mib": 2}))
     assert api.post("/checkpoints", files={"file": b"x" * 1_500_000}, data=PLAIN).status_code == 422
-    problem_of(api.post("/checkpoints", files={"file": b"x" * 2_500_000}, data=PLAIN), 413)
-    problem_of(api.post("/checkpoints/none/predict", files={"images": b"x" * 1_500_000}), 413)
-    problem_of(api.post("/experiments", content=b"x" * 1_500_000, headers={"content-type": "application/json"}), 413)
+    weights = problem_of(api.post("/checkpoints", files={"file": b"x" * 2_500_000}, data=PLAIN), 413)
+    images = problem_of(api.post("/checkpoints/none/predict", files={"images": b"x" * 1_500_000}), 413)
+    of_json = {"content-type": "application/json"}
+    document = problem_of(api.post("/experiments", content=b"x" * 1_500_000, headers=of_json), 413)
+    assert "at most 2 MiB at /checkpoints" in weights["detail"]
+    assert "at most 1 MiB at /checkpoints/none/predict" in images["detail"]
+    assert "at most 1 MiB at /experiments" in document["detail"]
 
 
 def test_what_a_crash_left_of_an_upload_is_cleared_away(config: Settings, serve, data_dir) -> None:

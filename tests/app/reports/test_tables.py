@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.reports.markup import render
+from app.reports.markup import latex_text, render
 from app.reports.tables import leaderboard_table, matrix_table, percent, row_label
 from tests.latex import compile_latex
 
@@ -92,6 +92,24 @@ def test_latex_takes_any_text_a_user_may_have_chosen(tmp_path: Path) -> None:
     assert r"na\"{i}ve Erd\H{o}s \v{C}apek" in text
     assert "U+6A21U+578B" in text
     assert text.isascii()
+    compile_latex(tmp_path, text)
+
+
+@pytest.mark.parametrize("char", "µμ±−≤≥∞–—…×→·²")
+def test_latex_knows_the_signs_that_tables_are_made_of(tmp_path: Path, char: str) -> None:
+    text = latex_text(f"a {char} b")
+    assert text.isascii()
+    assert "U+" not in text
+    assert "Missing character" not in compile_latex(tmp_path, f"\\rule{{1ex}}{{1ex}} {text}")
+
+
+def test_a_board_with_all_its_columns_fits_a_page_of_latex(tmp_path: Path) -> None:
+    costs = {"size": 1.2e6, "latency": {"p50_ms": 12.3}, "energy": {"microjoules": 4.5}}
+    attacks = {name: figure(0.5, 0.1) for name in ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "square")}
+    text = render(leaderboard_table([row(**costs, attacks=attacks)], "digits: suite standard v2"), "latex")
+    assert r"$\mu$J" in text
+    assert "U+" not in text
+    assert r"\usepackage{graphicx}" in text
     compile_latex(tmp_path, text)
 
 
