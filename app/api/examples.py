@@ -29,7 +29,7 @@ PARAMETERS: dict[str, Any] = {
 PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
     ("GET /presets/{name}", "name"): "quickstart",
     ("GET /architectures/{name}", "name"): "resnet20", ("GET /runs", "cursor"): RUN,
-    ("GET /checkpoints", "cursor"): CHECKPOINT, ("GET /trail", "cursor"): "trail_1hthffprrk3qsjhzscya5",
+    ("GET /checkpoints", "cursor"): CHECKPOINT, ("GET /trail", "cursor"): "trl_1hthh0w3xfeeftwf64npm",
     ("GET /runs/{run_id}/images", "cursor"): "12:8/255:pgd", ("GET /runs/{run_id}/verdicts", "cursor"): "12:8/255",
 }
 _GREY = [[0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 0.5, 1.0]] * 8

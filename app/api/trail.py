@@ -18,7 +18,7 @@ def list_(
     actor: Annotated[str | None, Query(max_length=100, description="a key's name, or `local`")] = None,
     subject: Annotated[str | None, Query(max_length=40, description="id of an experiment, run or checkpoint")] = None,
     limit: Limit = 50,
-    cursor: Annotated[str | None, id_cursor("trail")] = None,
+    cursor: Annotated[str | None, id_cursor("trl")] = None,
 ) -> dict[str, Any]:
     """One page of the trail; needs an admin's key. Entries are written with what they tell of, and stay."""
     with services.database.reading() as session:

@@ -35,7 +35,7 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str = "the i
     except _BOMBS as error:
         raise _too_large(f"{name} has too many pixels") from error
     except UnidentifiedImageError as error:
-        raise UnsupportedMedia(f"{name} is neither PNG nor JPEG; send one of these") from error
+        raise UnsupportedMedia(f"{name} is of another format; send PNG or JPEG") from error
     except _UNREADABLE as error:
         raise UnsupportedMedia(f"{name} cannot be read: it is broken or cut short; send a whole PNG or JPEG") from error
     pixels = np.asarray(grey, np.float32).reshape(height, width, channels) / 255

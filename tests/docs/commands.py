@@ -49,7 +49,7 @@ def files(page: Path) -> dict[str, str]:
 
 def missing(shown: str, seen: str) -> list[str]:
     """Lines of an output that the page shows, and none that was seen has the form of: numbers may be others, with or
-    without a deviation, ids and spaces too. A line `...` stands for the rest."""
+    without a deviation, one instead of several, ids and spaces too. A line `...` stands for the rest."""
     there = {_form(line) for line in seen.splitlines()}
     return [line for line in shown.splitlines() if line.strip() not in ("", "...") and _form(line) not in there]
 
@@ -57,4 +57,5 @@ def missing(shown: str, seen: str) -> list[str]:
 def _form(line: str) -> str:
     line = re.sub(r"\b(exp|run|ckpt|row)_\w+", "ID", line)
     line = re.sub(r"\d+(\.\d+)?( ± \d+(\.\d+)?)?", "N", line)
+    line = re.sub(r"\bN (seed|image)\b", r"N \1s", line)  # of one alone
     return " ".join(re.sub(r"─+", "─", line).split())

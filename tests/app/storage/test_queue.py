@@ -299,8 +299,10 @@ def test_a_run_tried_again_after_its_experiment_was_cancelled_can_be_cancelled_a
 def test_nothing_is_left_waiting_for_a_parent_that_another_experiment_cancelled(queue) -> None:
     one, other = queue.submit(evaluation={"images": 10}), queue.submit(evaluation={"images": 20})
     queue.cancel(one)
-    queue.do(retries.retry, queue.runs(one)[1].id)  # of a cancelled experiment: it does not keep the training alive
+    queue.do(retries.retry, queue.runs(one)[1].id)  # its experiment lives again, and keeps the training alive
     queue.cancel(other)
+    assert queue.states(one) == ["queued", "queued"]
+    queue.cancel(one)
     assert queue.states(one) == ["cancelled", "cancelled"]
 
 
