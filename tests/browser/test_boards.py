@@ -37,6 +37,7 @@ def test_columns_sort_by_keyboard_and_say_how(lab: Lab, visit: Callable[..., Pag
 
 def test_the_variant_stays_beside_the_figures_of_a_wide_board(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(lab.url + BOARD, width=390)
+    page.get_by_label("all columns").check()
     page.get_by_role("region", name="Leaderboard").evaluate("region => { region.scrollLeft = region.scrollWidth; }")
     shown = """cell => {
       const { left, right, top, bottom } = cell.getBoundingClientRect();
