@@ -24,6 +24,8 @@ from app.storage.space import is_full
 from worker.progress import Progress, Stopped
 from worker.supervisor import EXIT_DISK_FULL, EXIT_LEASE_LOST, EXIT_STOPPED
 
+SPINS = "10000"  # of a thread that waits for another, before it sleeps: the other may not be running (decision 32)
+
 
 def main() -> int:
     """Works on the run; the exit code is for the supervisor."""
@@ -57,7 +59,7 @@ def main() -> int:
 
 def _work(fence: Fence, database: Database, progress: Progress) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait for one that is not running do not spin
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     import torch  # only now: a job that cannot start says so sooner
 
     from worker.jobs.job import Job
