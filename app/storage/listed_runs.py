@@ -92,7 +92,7 @@ class KnownRuns:
             read = session.execute(select(Run.id, Run.spec).where(Run.id.in_(new)))
             known = _grown(known, {run_id: shown_of(spec) for run_id, spec in read}, run_ids)
             self._subjects, self._read = known, self._read + len(new)
-            if self._read >= FORGET_AFTER:
+            if known and self._read >= FORGET_AFTER:
                 self._forget_deleted(session)
         return known
 
