@@ -30,7 +30,10 @@ from app.storage.engine import Database
 
 API = "api"
 STOP_MARGIN_SECONDS = 4.0  # beyond the grace that a worker gives its job
-ARENAS = "2"  # of glibc's heaps for the API's 40 threads, which have one lock anyway: each keeps its own leftovers
+MALLOC = {  # how glibc keeps the API's memory from growing; what the environment says goes first
+    "MALLOC_ARENA_MAX": "2",  # heaps for 40 threads, which have one lock anyway: each keeps its own leftovers
+    "MALLOC_MMAP_THRESHOLD_": "131072",  # larger answers are given back when they end; left alone, glibc raises this
+}
 _LOOK_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a child that lived this long is restarted at once
@@ -152,7 +155,7 @@ class Launcher:
 
     def _api(self) -> Child:
         descriptor = self._socket.fileno()
-        environment = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", ARENAS)}
+        environment = {name: os.environ.get(name, value) for name, value in MALLOC.items()}
         return Child(API, [sys.executable, "-m", "app.api.server", str(descriptor), str(os.getpid())], environment)
 
     def _workers(self) -> list[Child]:

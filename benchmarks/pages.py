@@ -1,6 +1,6 @@
 """How long a leaderboard of 500 rows takes, from the click to the drawn page.
 
-    python benchmarks/pages.py [--rows 500] [--looks 10] [--folder /tmp/board] [--chromium /usr/bin/chromium]
+    python -m benchmarks.pages [--rows 500] [--looks 10] [--folder /tmp/board] [--chromium /usr/bin/chromium]
 
 Makes a database of so many rows (3 variants, 3 seeds, three radii), starts `spikeproof serve --api-only` on it, and
 opens the boards in a real browser. The first look is at a service that was just started and has read nothing yet. For

@@ -13,7 +13,7 @@ from app.storage.listed_runs import ListedRun, shown_of
 from app.storage.tables import Checkpoint, Experiment, ImageRow, ImageVerdict, Run, TrailEntry
 
 
-@lru_cache(maxsize=8_000)  # a page has a hundred of these, and they are the same from look to look
+@lru_cache(maxsize=2_000)  # a page has a hundred of these, and they are the same from look to look
 def utc(seconds: float | None) -> str | None:
     """Seconds since 1970 -> `2026-01-31T12:00:00.000Z`."""
     if seconds is None:

@@ -66,7 +66,7 @@ def estimate(
     return replace(found, ci95=interval, interval="hierarchical-bootstrap")
 
 
-@lru_cache(maxsize=20_000)  # a board has thousands of these, and they are the same from look to look
+@lru_cache(maxsize=2_000)  # for curves: boards are made of rows that are known
 def _without_shares(by_seed: tuple[tuple[str, float], ...], images: int) -> Estimate:
     values = [value for _, value in by_seed]
     mean, n = math.fsum(values) / len(values), len(values)
