@@ -39,6 +39,11 @@ RUN groupadd --gid 10001 spikeproof \
     && install --directory --owner=10001 --group=10001 --mode=0755 /data \
     && install --directory --owner=10001 --group=10001 --mode=0750 /secrets/database /secrets/broker
 
+# On a GPU, Triton builds its kernels when they are first used.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=package /wheels /opt/spikeproof/wheels
 RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-index --no-deps /opt/spikeproof/wheels/*.whl

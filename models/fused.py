@@ -2,13 +2,15 @@
 
     if fused.usable(currents): potential, spikes = fused.lif_over_time(currents, beta, threshold)
 
-Written in Triton, which comes with torch for GPUs; where it is missing, and on a CPU, the loops stay as they are.
+Written in Triton, which comes with torch for GPUs; where it is missing or cannot compile (it needs a C compiler and
+Python's headers), and on a CPU, the loops stay as they are.
 A thread keeps its neurons' state in registers on the way through time: input is read once, output written once.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from functools import cache
 from typing import Any
 
@@ -20,15 +22,18 @@ _KINDS = (torch.float32, torch.float64)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels can take this tensor: on a GPU with Triton, and not while a graph is traced."""
-    return x.is_cuda and x.dtype in _KINDS and x.numel() > 0 and not torch.compiler.is_compiling() and _there()
+    """Whether the kernels can take this tensor: on a GPU where they run, and not while a graph is traced."""
+    return x.is_cuda and x.dtype in _KINDS and x.numel() > 0 and not torch.compiler.is_compiling() and run_on(x.device)
 
 
 @cache
-def _there() -> bool:
+def run_on(device: torch.device) -> bool:
+    """Whether Triton can compile the kernels here and run them on the device; a warning says why not, once."""
+    one = torch.ones((), device=device)
     try:
-        import triton  # noqa: F401
-    except ImportError:
+        lif_over_time(torch.ones(1, 1, device=device), one, one)
+    except Exception as error:  # a missing compiler, header or driver: each release has its own words for it
+        warnings.warn(f"LIF runs step by step, as Triton does not work on {device}: {error}", stacklevel=2)
         return False
     return True
 

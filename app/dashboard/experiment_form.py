@@ -17,7 +17,8 @@ from app.domain.spec import DecoderSpec, EvaluationSpec, ExperimentSpec, Precisi
 from app.domain.suites import SUITES
 
 _MAIN = ("epochs", "branch_epochs", "freeze_depth")
-_MORE = ("stem", "image_size", "branch_at", "batch_size", "learning_rate", "images", "adversarial_eps")
+_MORE = ("stem", "image_size", "branch_at", "batch_size", "learning_rate", "images", "adversarial_eps",
+         "mixed_precision")  # fmt: skip
 _KINDS = {"integer": "int", "number": "number", "boolean": "flag", "string": "text"}
 _HINTS = {
     "/training/epochs": "of the continuous network", "/training/branch_epochs": "of each spiking branch of it",
@@ -26,6 +27,7 @@ _HINTS = {
     "/training/image_size": "side in pixels that images are resized to",
     "/training/images": "the first so many of a fixed order of the training images",
     "/training/adversarial_eps": "L∞ radius of the recipe adversarial",
+    "/training/mixed_precision": "the encoder learns in bfloat16",
     "/decoder/timesteps": "simulated by the decoder", "/time_limit_seconds": "of each run; 0: none",
     "/evaluation/images": "the first so many of a fixed order of the test images",
     "/evaluation/clean_images": "of the same order, for the clean accuracy; else the whole test split",

@@ -78,7 +78,7 @@ def _of_training(spec: Mapping[str, Any], dataset: Dataset | None) -> Workload |
     if spec["kind"] == "quantise":
         return _of_quantisation(spec, dataset)
     training, network = spec["training"], _network(spec, dataset)
-    how = tuple(training.get(name) for name in ("freeze_depth", "batch_size", "draws", "augment"))
+    how = tuple(training.get(name) for name in ("freeze_depth", "batch_size", "draws", "augment", "mixed_precision"))
     frozen = f", {training['freeze_depth']} groups frozen" if training["freeze_depth"] else ""
     text = f"trainings of {_network_text(spec, dataset)}{frozen}, batches of {training['batch_size']}"
     return Workload((spec["kind"], *network, *how), spec["epochs"] * dataset.train_size, text)

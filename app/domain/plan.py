@@ -44,6 +44,7 @@ class CellTraining:
     branch_epochs: int
     branch_at: int
     batch_size: int
+    mixed_precision: bool
     continuous_rates: tuple[float, float]
     branch_rates: tuple[float, float]
     recipe: Recipe
@@ -105,6 +106,7 @@ def resolve_training(
         branch_epochs=given.get("branch_epochs", recipe.branch.epochs),
         branch_at=given.get("branch_at", epochs),
         batch_size=given.get("batch_size", recipe.batch_size),
+        mixed_precision=training.mixed_precision,
         continuous_rates=_rates(rate, recipe.continuous.learning_rate, recipe.continuous.decoder_learning_rate),
         branch_rates=_rates(
             rate, recipe.branch.learning_rate, recipe.branch_rate(variant, ARCHITECTURES[architecture].features)
@@ -327,8 +329,9 @@ def decoder_settings(decoder: DecoderSpec, variant: str) -> dict[str, Any]:
 
 def _training_dict(training: CellTraining, rates: tuple[float, float]) -> dict[str, Any]:
     recipe = training.recipe
-    subset = {} if training.images is None else {"images": training.images}  # runs on all images keep their names
-    return subset | {
+    later = {} if training.images is None else {"images": training.images}  # where as usual, runs keep their names
+    later |= {"mixed_precision": True} if training.mixed_precision else {}
+    return later | {
         "recipe": recipe.name, "recipe_version": recipe.version, "schedule": recipe.schedule,
         "momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay,
         "augment": recipe.augment, "randaugment_on": list(recipe.randaugment_on),

@@ -87,6 +87,9 @@ class TrainingSpec(Strict):
     adversarial_eps: Radius | None = Field(
         None, description="Linf radius of the recipe `adversarial` (null: the data set's headline radius)"
     )
+    mixed_precision: bool = Field(
+        False, description="the encoder learns in bfloat16; weights, heads and every evaluation stay in float32"
+    )
     overrides: list[Override] = Field(default_factory=list, max_length=100)
 
 

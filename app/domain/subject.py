@@ -120,6 +120,8 @@ def _unusual_training(training: Mapping[str, Any], phase: Phase, batch_size: int
     seen = {"images": training["images"]} if "images" in training else {}
     if "adversary" in training:
         seen["trained against eps"] = format_epsilon(parse_epsilon(training["adversary"]["epsilon"]))
+    if training.get("mixed_precision"):
+        seen["trained in"] = "bfloat16"
     return seen | {name: training[name] for name, value in usual.items() if training[name] != value}
 
 

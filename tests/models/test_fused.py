@@ -52,6 +52,21 @@ def test_the_interpreted_kernels_are_the_loop_spikes_gradients_and_all(tmp_path:
             torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
 
 
+def test_where_triton_cannot_run_the_loop_is_kept_and_the_reason_told_once() -> None:
+    fused.run_on.cache_clear()
+    with pytest.warns(UserWarning, match="LIF runs step by step, as Triton does not work on cpu: .+") as told:
+        assert not fused.run_on(torch.device("cpu"))
+        assert not fused.run_on(torch.device("cpu"))
+    assert len(told) == 1
+    fused.run_on.cache_clear()
+
+
+def test_where_it_can_run_the_kernels_are_taken() -> None:
+    tried = "import torch; from models import fused; assert fused.run_on(torch.device('cpu'))"
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-W", "error", "-c", tried], env=environment, check=True)
+
+
 @pytest.mark.parametrize("kind", ["fp32", "fp64"])
 @pytest.mark.parametrize("architecture", [75, 90])
 def test_they_compile_for_gpus(architecture: int, kind: str) -> None:

@@ -28,7 +28,7 @@ from worker.data.splits import stratified_holdout, training_images
 from worker.jobs.checkpoints import checkpoint_row, publish
 from worker.jobs.job import Job, open_checkpoint, open_content, open_dataset
 from worker.training.features import Frozen, keep
-from worker.training.loop import Config, EpochRecord, Hooks, State, train
+from worker.training.loop import Config, EpochRecord, Hooks, State, graphs, train
 from worker.training.resume import load_state, save_state
 from worker.training.seeding import derive_seed, generator
 
@@ -126,6 +126,7 @@ def _fit(
     records = train(
         model, training, validation, config, augmentation, device=job.device, resume=state, hooks=hooks, frozen=frozen,
         memory=job.settings.images_memory_mib * 2**20,
+        compiled=graphs if job.settings.compile and job.device.type == "cuda" else None,
     )
     _publish(job, model, arrays, parent, [asdict(r) for r in records], spike_rates(model, validation))
     resume.unlink(missing_ok=True)

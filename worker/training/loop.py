@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
@@ -30,6 +30,7 @@ from worker.training.features import Frozen
 from worker.training.seeding import generator
 
 VALIDATION_BATCH = 500
+Compile = Callable[[nn.Module], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Config:
     freeze_depth: int
     draws: int = 1  # of a stochastic head for one step, of which the loss is the mean
     adversary: Adversary | None = None  # who replaces each batch by the worst images near it
+    mixed_precision: bool = False  # the encoder's forward and backward passes in bfloat16
 
     def alters_images(self, augmentation: Augmentation) -> bool:
         """Whether an image may differ from epoch to epoch."""
@@ -111,20 +113,29 @@ def train(
     hooks: Hooks | None = None,
     frozen: Frozen | None = None,
     memory: int = 0,
+    compiled: Compile | None = None,
 ) -> list[EpochRecord]:
     """Trains the model in place; returns a record an epoch. Raises JobError when the loss is not finite.
 
+    compiled: makes a faster function of the encoder, for the batches it learns from; see `graphs`.
     memory: bytes of a GPU that images may take, to lie there instead of being sent batch by batch.
     frozen: what `features.keep` found of this model to config.freeze_depth; of the training images only where
     they are not altered.
     """
     model.to(device)
     freeze(model, config.freeze_depth)
-    training = _Training(model, data, validation, config, augmentation, hooks or Hooks(), frozen or Frozen(), memory)
+    hooks, frozen, encode = hooks or Hooks(), frozen or Frozen(), compiled(model.encoder) if compiled else model.encoder
+    training = _Training(model, data, validation, config, augmentation, hooks, frozen, memory, encode)
     training.restore(resume)
     while len(training.records) < config.epochs:
         training.run_epoch(len(training.records) + 1)
     return training.records
+
+
+def graphs(encoder: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The encoder as fused kernels, launched together as CUDA graphs. Batches have at most two sizes, each a graph."""
+    compiled: Callable[[Tensor], Tensor] = torch.compile(encoder, mode="reduce-overhead", dynamic=False)
+    return compiled
 
 
 def accuracy(
@@ -155,10 +166,10 @@ class _Training:
 
     def __init__(
         self, model: Classifier, data: Split, validation: Split, config: Config, augmentation: Augmentation,
-        hooks: Hooks, frozen: Frozen, memory: int,
+        hooks: Hooks, frozen: Frozen, memory: int, encode: Callable[[Tensor], Tensor],
     ) -> None:
         self.model, self.data, self.validation, self.config = model, data, validation, config
-        self.augmentation, self.hooks, self.frozen = augmentation, hooks, frozen
+        self.augmentation, self.hooks, self.frozen, self.encode = augmentation, hooks, frozen, encode
         self.device = next(model.parameters()).device
         self.images = Images(data, self.device, 0 if self.frozen.training else memory)
         self.batches = max(1, min(-(-len(data) // config.batch_size), len(data) // 2))
@@ -206,12 +217,18 @@ class _Training:
         return float(loss_sum) / len(self.data), float(hits) / len(self.data)
 
     def _features(self, index: Tensor, labels: Tensor, order: torch.Generator, epoch: int) -> Tensor:
-        encoder = self.model.encoder
+        """Float32 (batch, F), whatever they were computed in."""
         if self.frozen.training is not None:
-            return self.frozen.after(encoder, self.frozen.training[index.numpy()])
+            hidden = self.frozen.training[index.numpy()]
+            with self._precision():
+                return self.frozen.after(self.model.encoder, hidden).float()
         pixels = to_pixels(self._augmented(self.images[index], order), self.device)
-        features: Tensor = encoder(self._attacked(pixels, labels, index, epoch))
-        return features
+        pixels = self._attacked(pixels, labels, index, epoch)
+        with self._precision():
+            return self.encode(pixels).float()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.mixed_precision)
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()

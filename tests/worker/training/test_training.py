@@ -1,5 +1,6 @@
 """Training on real scans of digits, a few hundred of them."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +143,47 @@ def test_the_encoder_and_the_decoder_have_rates_of_their_own(splits):
     after = weights(model)
     assert torch.allclose(before["encoder.stem.conv1.weight"], after["encoder.stem.conv1.weight"], atol=1e-8)
     assert not torch.allclose(before["decoder.linear.weight"], after["decoder.linear.weight"], atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["default", "paralif"])
+def test_in_mixed_precision_the_encoder_learns_in_bfloat16_and_everything_else_is_float32(variant, splits):
+    config, seen, heard = replace(CONFIG, mixed_precision=True, epochs=4), set(), set()
+    model = network(variant)
+    model.encoder.layer2.register_forward_hook(lambda module, _, output: seen.add((module.training, output.dtype)))
+    model.decoder.register_forward_hook(lambda _, args, output: heard.update((args[0].dtype, output.dtype)))
+    records = train(model, *splits, config, AUGMENTATION)
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}, "validated as it will be evaluated"
+    assert heard == {torch.float32}
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values() if value.is_floating_point())
+    assert records[-1].train_loss < records[0].train_loss
+    plain = network(variant)
+    train(plain, *splits, replace(config, mixed_precision=False), AUGMENTATION)
+    assert not equal(weights(model), weights(plain))
+
+
+def test_training_in_mixed_precision_resumes_to_the_same_bits(splits):
+    config, states = replace(CONFIG, epochs=2, mixed_precision=True), []
+    quiet, resumed = network("lif"), network("lif", seed=7)
+    train(quiet, *splits, config, AUGMENTATION, hooks=Hooks(on_epoch=lambda _, state: states.append(deepcopy(state))))
+    train(resumed, *splits, config, AUGMENTATION, resume=states[0])
+    assert equal(weights(quiet), weights(resumed))
+
+
+def test_a_compiled_encoder_learns_from_every_batch_and_leaves_the_model_as_it_was(splits):
+    config, graphs_made, plain, model = replace(CONFIG, epochs=2), [], network("lif"), network("lif")
+
+    def compiled(encoder):
+        def backend(graph, inputs):
+            graphs_made.append(len(inputs[-1]) if inputs else 0)
+            return graph.forward
+
+        return torch.compile(encoder, backend=backend, dynamic=False)
+
+    train(plain, *splits, config, AUGMENTATION)
+    train(model, *splits, config, AUGMENTATION, compiled=compiled)
+    assert len(graphs_made) == 2, "batches of 31 and 30 images, a graph each, for all epochs"
+    assert weights(model).keys() == weights(plain).keys()
+    assert equal(weights(model), weights(plain)), "what is not fused is computed alike"
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(splits):
