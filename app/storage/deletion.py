@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from app.domain.errors import Conflict
 from app.domain.lifecycle import ONLY_LOOK, TERMINAL
 from app.domain.weights import CONTENT_PREFIX
-from app.storage import experiments
+from app.storage import census, experiments
 from app.storage.engine import lock_graph
 from app.storage.tables import Checkpoint, Experiment, ExperimentRun, Figure, Run, RunDependency
 
@@ -112,6 +112,7 @@ def _refuse_running(session: Session, run_ids: Set[str]) -> None:
 
 def _delete_runs(session: Session, run_ids: Sequence[str]) -> None:
     """With all that refers to them; what has no statement here goes by cascade."""
+    census.keep_work(session, run_ids, blocks=True)
     links = or_(RunDependency.run_id.in_(run_ids), RunDependency.needs_id.in_(run_ids))
     for statement in (
         delete_rows(RunDependency).where(links), delete_rows(Figure).where(Figure.run_id.in_(run_ids)),

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict
 from app.domain.lifecycle import RETRIABLE, SHARED
+from app.storage import census
 from app.storage.engine import lock_graph
 from app.storage.runs import get, needs, needs_one, note_state
 from app.storage.tables import Experiment, ExperimentRun, Run
@@ -47,6 +48,7 @@ def _requeue(session: Session, run: Run) -> None:
     taken = select(Run.id).where(Run.share_key == run.share_key, Run.state.in_(SHARED), Run.id != run.id)
     if other := session.scalar(taken):
         raise Conflict(f"run {other} with the same specification has taken the place of {run.id}")
+    census.keep_work(session, [run.id], blocks=False)
     run.state, run.error, run.tries, run.progress = "queued", None, 0, 0.0
     run.cancel_requested_at = run.started_at = run.finished_at = run.announced_at = run.owner = None
     run.worked_seconds, run.attempt_started_at, run.progress_at = 0.0, None, None

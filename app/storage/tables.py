@@ -140,6 +140,19 @@ class EvaluationBlock(Table):
     seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")  # that its attacks took
 
 
+class PastWork(Table):
+    """What a run had done that is counted no more, as it was deleted or is tried again: totals must never fall."""
+
+    __tablename__ = "past_work"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    worked_seconds: Mapped[float] = mapped_column(Double)
+    images: Mapped[int] = mapped_column(BigInteger)  # of the blocks that went with it
+    attack_seconds: Mapped[float] = mapped_column(Double)
+
+
 class ImageRow(Table):
     """What one attack did to one image at one radius."""
 

@@ -60,6 +60,34 @@ def test_runs_workers_blocks_and_durations_are_counted_in_the_database(api, queu
     assert value(found, "database_up") == 1
 
 
+def test_totals_do_not_fall_when_what_they_count_is_deleted_or_tried_again(api, queue) -> None:
+    experiment = queue.submit(seeds=[0])
+    queue.succeed(queue.must_claim())
+    evaluation = queue.must_claim()
+    queue.do(results.add_block, evaluation, 0, "p", [], images=100, seconds=20.0)
+    queue.do(results.add_block, evaluation, 1, "p", [], images=50, seconds=5.0)
+    queue.do(runs.fail, evaluation, "on purpose")
+    names = ("run_seconds_count", "run_seconds_sum", "attacked_images_total", "attack_seconds_total")
+
+    def totals() -> list[float]:
+        found = figures(api)
+        return [sum(v for (name, _), v in found.items() if name == f"spikeproof_{one}") for one in names]
+
+    before = totals()
+    assert before[0] == 2
+    assert before[2:] == [150, 25]
+    assert api.post(f"/runs/{evaluation.run_id}/retry").status_code == 202
+    assert totals() == before
+    again = queue.must_claim()
+    queue.do(runs.fail, again, "once more")
+    ended = totals()
+    assert ended[0] == 3
+    assert ended[1] >= before[1]
+    assert ended[2:] == before[2:]
+    assert api.delete(f"/experiments/{experiment}").status_code == 200
+    assert totals() == pytest.approx(ended)
+
+
 def test_latencies_are_by_route_not_by_path(api, queue) -> None:
     api.get("/runs/one")
     api.get("/runs/two")
