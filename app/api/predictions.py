@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Services, ServicesOf
-from app.api.faults import read_json
+from app.api.faults import pointer_to, read_json
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict
 from app.inference.batcher import Arrival
@@ -151,11 +151,16 @@ async def _reader(request: Request, options: PredictOptions) -> Read:
 async def _files(request: Request) -> list[bytes]:
     try:
         async with request.form(max_files=MAX_IMAGES, max_fields=MAX_IMAGES) as form:
+            others = sorted({name for name in form if name != "images"})
             files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
     except HTTPException as error:
         if error.status_code != 400:
             raise
         raise InvalidInput([Problem("/images", f"the form cannot be read: {error.detail}")]) from error
+    if others:
+        in_query = ", ".join(PredictOptions.model_fields)
+        detail = f"is no field of this form; send each image as a field named images, and {in_query} in the query"
+        raise InvalidInput([Problem(pointer_to([name]), detail) for name in others])
     if not files:
         raise InvalidInput([Problem("/images", "the form has no files; send each image as a field named images")])
     return files

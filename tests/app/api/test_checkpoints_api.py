@@ -245,6 +245,16 @@ def test_what_is_not_json_is_refused(api, trained, problem_of, content: bytes) -
     problem_of(predict(api, trained(), content=content, headers={"content-type": "application/json"}), 422)
 
 
+def test_a_form_has_images_and_nothing_else(api, trained, problem_of) -> None:
+    checkpoint, picture = trained(), ("a.png", encoded())
+    for more in ({"imgs": picture}, {"image": picture}):
+        [error] = problem_of(predict(api, checkpoint, files={"images": picture, **more}), 422)["errors"]
+        assert error["pointer"] == f"/{next(iter(more))}"
+        assert "field named images" in error["detail"]
+    answer = predict(api, checkpoint, files={"images": picture}, data={"draws": "3", "seed": "1"})
+    assert [error["pointer"] for error in problem_of(answer, 422)["errors"]] == ["/draws", "/seed"]
+
+
 def test_too_many_files_are_refused(api, trained, problem_of) -> None:
     problem = problem_of(predict(api, trained(), files=files(*[encoded()] * 257)), 422)
     assert "256" in problem["errors"][0]["detail"]
