@@ -3,10 +3,10 @@
 from functools import partial
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
 
 from app.api.boards import figures_of, measured_of
 from app.api.dependencies import Services, ServicesOf
+from app.api.fast_json import FastJson
 from app.domain.choices import choices
 
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
@@ -22,7 +22,7 @@ def show(services: ServicesOf, dataset: str) -> Response:
 def choices_of(services: Services, dataset: str) -> bytes:
     """The same as JSON, for pages. Raises NotFound."""
     def make(_: object) -> Response:
-        return JSONResponse({"dataset": dataset, **choices(measured_of(services, dataset, None))})
+        return FastJson({"dataset": dataset, **choices(measured_of(services, dataset, None))})
 
     latest = services.database.commits.latest
     figures = partial(figures_of, services, dataset)

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from app.api.boards import VARY, answers_in, as_report, best_format, per_image_of
 from app.api.dependencies import Services, ServicesOf
+from app.api.fast_json import FastJson
 from app.domain.comparison import Side, compare, protocol_differences
 from app.domain.errors import Conflict, InvalidInput, Problem
 from app.domain.leaderboard import PerImage, latest, leaderboard, row_id
@@ -37,7 +37,7 @@ def show(
     answer = compared(services, a, b)
     wanted = format or best_format(request)
     report = as_report(wanted, lambda: comparison_table(answer), lambda form: comparison_picture(answer, form))
-    return report or JSONResponse(answer, headers=VARY)
+    return report or FastJson(answer, headers=VARY)
 
 
 def compared(services: Services, a: str, b: str) -> dict[str, Any]:

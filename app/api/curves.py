@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from app.api.boards import VARY, FreezeDepth, Images, answers_in, as_report, best_format, measured_of, per_image_of
 from app.api.dependencies import Services, ServicesOf
+from app.api.fast_json import FastJson
 from app.domain.architectures import ArchitectureName, Variant
 from app.domain.attacks import ATTACKS, Norm
 from app.domain.curves import curves
@@ -70,7 +70,7 @@ def show(
 def _as(wanted: str, answer: dict[str, Any]) -> Response:
     note = measured_under({"norm": answer["norm"], **(answer["protocol"] or {})}, radius=False)
     report = as_report(wanted, lambda: curves_table(answer["lines"], note), lambda form: curves_picture(answer, form))
-    return report or JSONResponse(answer, headers=VARY)  # for a browser's page too
+    return report or FastJson(answer, headers=VARY)  # for a browser's page too
 
 
 def _of_rows(measured: list[Measured], rows: list[str]) -> list[Measured]:

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from app.api import planning, views
 from app.api.dependencies import Services, ServicesOf
+from app.api.fast_json import FastJson
 from app.api.pagination import Limit, Page, id_cursor
 from app.api.security import ActorOf
 from app.domain.access import Actor
@@ -75,7 +75,7 @@ def list_(
     filters: dict[str, Any] = {"dataset": dataset, "state": state, "archived": archived}
     return services.answers.of(
         request, services.database, lambda: _look(services, limit=limit, after=cursor, **filters),
-        lambda found: JSONResponse(_page(found)),
+        lambda found: FastJson(_page(found)),
     )
 
 

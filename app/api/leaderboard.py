@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from app.api.boards import (
     VARY,
@@ -20,6 +19,7 @@ from app.api.boards import (
     unconditional,
 )
 from app.api.dependencies import ServicesOf
+from app.api.fast_json import FastJson
 from app.api.ui.leaderboard_page import leaderboard_page
 from app.domain.architectures import ARCHITECTURES, ArchitectureName, Variant
 from app.domain.attacks import Norm
@@ -84,7 +84,7 @@ def _as(wanted: str, board: dict[str, Any]) -> Response:
     report = as_report(
         wanted, lambda: leaderboard_table(board["rows"], _note(board)), lambda form: board_picture(board, form)
     )
-    return report or JSONResponse(board, headers=VARY)
+    return report or FastJson(board, headers=VARY)
 
 
 def _note(answer: dict[str, Any]) -> str:
@@ -119,7 +119,7 @@ def show_matrix(
         wanted, lambda: matrix_table(table, f"{metric.replace('_', ' ')}, per cent; {_note(table)}"),
         lambda form: matrix_picture(table, form),
     )
-    return report or JSONResponse(table, headers=VARY)  # for a browser's page too
+    return report or FastJson(table, headers=VARY)  # for a browser's page too
 
 
 def _shown(measured: list[Measured], dataset: str, norm: Norm, eps: str | None) -> list[Measured]:

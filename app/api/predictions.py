@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Services, ServicesOf
+from app.api.fast_json import FastJson
 from app.api.faults import pointer_to, read_json
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict
@@ -130,7 +130,7 @@ async def predict(
     options = PredictOptions(draws=draws, seed=seed, top=top)
     found = await ask(services, checkpoint_id, await _reader(request, options))
     classes, top = found.checkpoint.spec["classes"], found.options.top
-    return JSONResponse({
+    return FastJson({
         "checkpoint": found.checkpoint.id, "stochastic": found.stochastic, "seed": found.options.seed,
         "predictions": [described(answer, classes, top) for answer in found.answers],
     })

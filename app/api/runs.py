@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from app.api import views
 from app.api.boards import Eps, radius_of
 from app.api.dependencies import ServicesOf
+from app.api.fast_json import FastJson
 from app.api.pagination import Cursor, Limit, Page, id_cursor
 from app.api.security import ActorOf
 from app.domain.epsilon import format_epsilon, parse_epsilon
@@ -42,7 +43,7 @@ def list_(
 
 def _page(found: tuple[list[ListedRun], str | None]) -> Response:
     rows, following = found
-    return JSONResponse({"items": [views.run(row) for row in rows], "next": following})
+    return FastJson({"items": [views.run(row) for row in rows], "next": following})
 
 
 @router.get("/{run_id}", summary="One run with metrics and log")
