@@ -1,6 +1,7 @@
 """What the launcher decides, without starting anything."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -27,6 +28,14 @@ def test_cores_are_divided_among_workers(monkeypatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     threads = [c.environment["SPIKEPROOF_THREADS_PER_JOB"] for c in Launcher(Settings(workers=3))._workers()]
     assert threads == ["2", "2", "2"]
+
+
+def test_the_api_gives_memory_back_as_set_here_where_the_environment_says_nothing_else(monkeypatch) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    launcher = Launcher(Settings())
+    with socket.socket() as launcher._socket:
+        assert launcher._api().environment == {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def test_a_lease_that_a_heartbeat_cannot_keep_is_refused() -> None:
