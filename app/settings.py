@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     features_disk_mib: int = Field(20_480, ge=0, description="kept outputs of frozen layers, in MiB; 0: none is kept")
     features_memory_mib: int = Field(4096, ge=0, description="those of one training that a GPU holds; 0: reads them")
     images_memory_mib: int = Field(4096, ge=0, description="a training set that a GPU holds; 0: is sent by the batch")
-    compile: bool = Field(False, description="trainings on a GPU compile their encoder: faster after a minute or two")
+    compile: bool = Field(False, description="trainings on a GPU compile their encoder first")
     log_json: bool = Field(False, description="logs as JSON, one object a line")
     max_upload_mib: int = Field(16, ge=1, le=4096, description="largest request with images in MiB; other JSON: 1")
     max_weights_mib: int = Field(512, ge=1, le=65_536, description="the same for an upload of weights")
