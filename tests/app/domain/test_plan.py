@@ -383,14 +383,6 @@ def test_training_on_some_of_the_images_is_another_row_that_says_so_and_on_all_o
     assert [r.key for r in plan(seeds=[0], training={"images": 1438})] == [r.key for r in whole]
 
 
-def test_training_in_mixed_precision_is_another_row_that_says_so_and_full_precision_keeps_its_names() -> None:
-    full, mixed = (plan(seeds=[0], training=training) for training in ({}, {"mixed_precision": True}))
-    assert {r.key for r in full}.isdisjoint(r.key for r in mixed)
-    for kind, variant in (("train", "default"), ("branch", "lif")):
-        assert settings_text(spec_of(mixed, kind, variant=variant)) == "trained in bfloat16"
-    assert [r.key for r in plan(seeds=[0], training={"mixed_precision": False})] == [r.key for r in full]
-
-
 def test_adversarial_training_is_in_the_headline_radius_in_both_phases_and_rows_say_which() -> None:
     recipe = {"recipe": "adversarial"}
     usual = plan(seeds=[0], training=recipe)

@@ -9,7 +9,7 @@ from app.domain.plan import PlannedRun, expand
 from app.domain.spec import ExperimentSpec
 from app.domain.subject import epochs_text, group_of, precision_of, settings_of, settings_text
 from tests.app.domain.test_leaderboard import board, measured
-from tests.app.domain.test_plan import dataset, kinds, plan
+from tests.app.domain.test_plan import dataset, kinds, plan, spec_of
 
 ONE = {"seeds": [0], "variants": ["default", "lif"]}
 
@@ -122,3 +122,11 @@ def test_times_of_two_machines_are_no_one_number_and_what_is_not_known_is_null()
     assert row["latency"] is None
     (row,) = board(measured(seed=0))
     assert (row["size"], row["latency"], row["energy"], row["corruptions"]) == (None, None, None, None)
+
+
+def test_training_in_mixed_precision_is_another_row_that_says_so_and_full_precision_keeps_its_names() -> None:
+    full, mixed = (plan(seeds=[0], training=training) for training in ({}, {"mixed_precision": True}))
+    assert {r.key for r in full}.isdisjoint(r.key for r in mixed)
+    for kind, variant in (("train", "default"), ("branch", "lif")):
+        assert settings_text(spec_of(mixed, kind, variant=variant)) == "trained in bfloat16"
+    assert [r.key for r in plan(seeds=[0], training={"mixed_precision": False})] == [r.key for r in full]
