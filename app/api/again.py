@@ -5,17 +5,19 @@ role; whether somebody may ask it at all, the gate before this has decided. So t
 same question, and its answer is what `app.api.answers` keeps, or makes of the database as it is now.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import partial
 
-from fastapi.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.answers import REMEMBER, Answers, Question
 from app.domain.errors import SpikeproofError
 
+THREADS = 2  # at a time: more would only take the interpreter's lock from one another
 MOST_QUESTIONS = 2000
 LONGEST_QUESTION = 1000  # bytes of path, query and `Accept`
 _OF_A_BODY = (b"content-length", b"transfer-encoding")
@@ -26,6 +28,7 @@ class Again:
 
     def __init__(self, app: ASGIApp, answers: Answers) -> None:
         self._app, self._answers = app, answers
+        self._few = CapacityLimiter(THREADS)
         self._known: OrderedDict[Hashable, Question] = OrderedDict()  # the event loop's alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +42,9 @@ class Again:
             return
         if_none_match = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"if-none-match"), "")
         try:
-            answer = await run_in_threadpool(self._answers.give, question, if_none_match)
+            answer = await to_thread.run_sync(
+                self._answers.give, question, if_none_match, time.monotonic_ns(), limiter=self._few
+            )
         except (SpikeproofError, SQLAlchemyError):
             await self._app(scope, receive, send)
             return

@@ -20,10 +20,11 @@ Who asks the very same again is answered before any route is looked for (`app.ap
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from itertools import count
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi import Request, Response
@@ -43,7 +44,7 @@ class Question(NamedTuple):
     """All that an answer needs, so that it can be given without the request."""
 
     key: Hashable
-    latest: Callable[[], Hashable]
+    latest: Callable[[int], Hashable]  # the latest commit at any time after that moment
     look: Look
     make: Make
     route: Any  # for the figures of requests
@@ -53,7 +54,7 @@ class Question(NamedTuple):
 class Kept:
     """An answer's parts, from which a response is made each time."""
 
-    begun: int  # numbers grow in the order of time
+    begun: int  # time.monotonic_ns
     version: Hashable
     found: Any
     body: bytes
@@ -62,10 +63,12 @@ class Kept:
 
 
 class Given(Response):
-    """A kept answer on its way; only where it is what the client gets, its question is one to be asked again."""
+    """A kept answer on its way; only where it is what the client gets, its question is one to be asked again. One for a
+    picture is not: what draws it works for seconds, while others wait for their lists."""
 
     def __init__(self, question: Question, kept: Kept, if_none_match: str) -> None:
         self._question = question
+        self._quick = not kept.headers.get("content-type", "").startswith("image/")
         if _names(if_none_match, kept.headers["etag"]):
             known = {k: v for k, v in kept.headers.items() if k != "content-type"}
             super().__init__(status_code=304, headers=known)
@@ -75,7 +78,7 @@ class Given(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it."""
         remember = scope.get("state", {}).get(REMEMBER)
-        if remember is not None:
+        if remember is not None and self._quick:
             remember(self._question)
         await super().__call__(scope, receive, send)
 
@@ -88,7 +91,6 @@ class Answers:
     _size: int = 0
     _making: dict[Hashable, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _turns: Iterator[int] = field(default_factory=count)
 
     def of(
         self, request: Request, database: Database, look: Look, make: Make, *, wanted: str = "json"
@@ -98,14 +100,17 @@ class Answers:
         question = Question(key, database.commits.latest, look, make, request.scope.get("route"))
         return self.give(question, request.headers.get("if-none-match", ""))
 
-    def give(self, question: Question, if_none_match: str) -> Response:
-        """What was kept, or is made now."""
-        kept = self.get(question.key, question.latest, question.look, question.make)
+    def give(self, question: Question, if_none_match: str, came: int | None = None) -> Response:
+        """What was kept, or is made now, for somebody who asked at that moment (`time.monotonic_ns`; None: now)."""
+        came = time.monotonic_ns() if came is None else came
+        kept = self.get(question.key, partial(question.latest, came), question.look, question.make, came)
         return Given(question, kept, if_none_match)
 
-    def get(self, key: Hashable, latest: Callable[[], Hashable], look: Look, make: Make) -> Kept:
+    def get(
+        self, key: Hashable, latest: Callable[[], Hashable], look: Look, make: Make, came: int | None = None
+    ) -> Kept:
         """What was kept, or is made now."""
-        came, version = next(self._turns), latest()
+        came, version = time.monotonic_ns() if came is None else came, latest()
         if (found := self._find(key, version)) is not None:
             return found
         with self._lock:
@@ -115,7 +120,7 @@ class Answers:
                 waited_for = self._kept.get(key)
                 if waited_for is not None and waited_for.begun > came:
                     return waited_for
-                begun, version = next(self._turns), latest()
+                begun, version = time.monotonic_ns(), latest()
                 return self._find(key, version) or self._renewed(key, begun, version, look, make)
         finally:
             with self._lock:

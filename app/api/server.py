@@ -8,6 +8,8 @@ import gc
 import signal
 import socket
 import sys
+import threading
+import time
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,6 +20,8 @@ from app.processes import end_with_parent
 from app.settings import settings
 
 SHUTDOWN_SECONDS = 3
+COLLECT_SECONDS = 60.0
+NEVER = 2**30
 LARGEST_HEAD = 64 * 1024  # bytes of a request's head that has no end yet; `app.api.limits` refuses less, once it has
 
 
@@ -53,6 +57,21 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _collect_seldom() -> None:
+    """A look at everything for what only refers to itself takes up to tenths of a second, in which nothing is answered:
+    once a minute, instead of whenever a list was long, and never again through modules and routes."""
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, NEVER)
+
+    def collect() -> None:
+        while True:
+            time.sleep(COLLECT_SECONDS)
+            gc.collect()
+
+    threading.Thread(target=collect, name="collector", daemon=True).start()
+
+
 def main() -> None:
     """Serves until SIGTERM, or until the launcher has died."""
     end_with_parent(int(sys.argv[2]), signal.SIGTERM)
@@ -60,7 +79,7 @@ def main() -> None:
     listening = socket.socket(fileno=int(sys.argv[1]))
     plain = uvicorn.config.LOGGING_CONFIG
     application = create_application()
-    gc.freeze()  # modules and routes: going through them again takes tenths of a second, in which nothing is answered
+    _collect_seldom()
     config = uvicorn.Config(
         application, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="on",
         log_config=None if settings().log_json else plain, http=HeadLimit,

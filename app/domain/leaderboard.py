@@ -115,20 +115,23 @@ def _choose(measured: Sequence[Measured], by: Callable[[Measured], str]) -> str 
     if not measured:
         return None
     covered = coverage(measured, by)
+    protocols: dict[str, Mapping[str, Any]] = {}
     checkpoints = defaultdict(set)
     latest_at: dict[str, float] = defaultdict(float)
     for m in measured:
-        checkpoints[by(m)].add(m.checkpoint_id)
-        latest_at[by(m)] = max(latest_at[by(m)], m.created_at)
+        name = by(m)
+        protocols[name] = m.protocol  # of one name they are equal in all that is asked for here
+        checkpoints[name].add(m.checkpoint_id)
+        latest_at[name] = max(latest_at[name], m.created_at)
 
-    def strength(m: Measured) -> tuple[int, int, int, int, int, float, str]:
-        p, name = m.protocol, by(m)
+    def strength(name: str) -> tuple[int, int, int, int, int, float, str]:
+        p = protocols[name]
         known = SUITE_STRENGTH.index(p["suite"]) if p["suite"] in SUITE_STRENGTH else -1
         return (
             covered[name].rows, known, p["suite_version"], p["images"], len(checkpoints[name]), latest_at[name], name
         )
 
-    return by(max(measured, key=strength))
+    return max(protocols, key=strength)
 
 
 def latest(measured: Iterable[Measured]) -> list[Measured]:

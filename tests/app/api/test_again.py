@@ -1,6 +1,7 @@
 """Questions that are answered without looking for their route are answered as their route would."""
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 from fastapi import Response
 from sqlalchemy.exc import OperationalError
 
-from app.api.again import LONGEST_QUESTION, MOST_QUESTIONS, Again, _asked
+from app.api.again import LONGEST_QUESTION, MOST_QUESTIONS, THREADS, Again, _asked
 from app.api.answers import Answers, Question
 from app.domain.errors import NotFound
 from app.settings import Settings
@@ -70,6 +71,12 @@ def test_after_a_commit_it_says_what_a_new_service_would(
     assert after == {path: new.get(path).content for path in QUESTIONS}
 
 
+def test_pictures_are_left_to_their_route(api: httpx.Client, filled: Queue, by_route: list[str]) -> None:
+    pictures = [api.get(f"{BOARD}&format=png") for _ in range(2)]
+    assert [(p.status_code, p.headers["content-type"]) for p in pictures] == [(200, "image/png")] * 2
+    assert by_route == []
+
+
 def test_what_was_asked_is_told_apart(api: httpx.Client, filled: Queue) -> None:
     """Each twice, so that a question which is taken for another gets that one's answer."""
     accepted = {kind: [api.get(BOARD, headers={"Accept": kind}).headers["content-type"].partition(";")[0]
@@ -125,6 +132,38 @@ def test_few_questions_are_known_and_none_that_has_a_body_or_no_end() -> None:
     assert _asked(scope(b"", (b"accept", b"a"))) != _asked(scope(b"", (b"accept", b"b")))
 
 
+def test_few_are_answered_at_a_time_and_those_that_wait_are_told_what_was_asked_meanwhile() -> None:
+    """Each for the moment when it came: who came before a question was put need not put it again."""
+    working, most, came = [0], [0], []
+
+    def latest(moment: int) -> int:
+        came.append(moment)
+        working[0] += 1
+        most[0] = max(most[0], working[0])
+        time.sleep(0.05)
+        working[0] -= 1
+        return 1
+
+    again, sent = Again(lambda *_: None, Answers()), []  # type: ignore[arg-type, return-value]
+    scope = {"type": "http", "method": "GET", "path": "/runs", "query_string": b"", "headers": []}
+    again._remember(_asked(scope), Question("key", latest, object, lambda _: Response(b"runs"), None))
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def ask_all() -> int:
+        waiting = [asyncio.create_task(again(dict(scope), None, send)) for _ in range(3 * THREADS)]  # type: ignore[arg-type]
+        await asyncio.sleep(0.02)
+        at = time.monotonic_ns()
+        await asyncio.gather(*waiting)
+        return at
+
+    at = asyncio.run(ask_all())
+    assert [m["body"] for m in sent if m["type"] == "http.response.body"] == [b"runs"] * 3 * THREADS
+    assert most[0] == THREADS
+    assert max(came) < at, "when they came, not when it was their turn"
+
+
 @pytest.mark.parametrize("refused", [NotFound("gone"), OperationalError("", None, Exception())])
 def test_what_goes_wrong_is_told_by_the_route(refused: Exception) -> None:
     answered = []
@@ -132,7 +171,7 @@ def test_what_goes_wrong_is_told_by_the_route(refused: Exception) -> None:
     async def route(scope, receive, send) -> None:
         answered.append(scope["path"])
 
-    def fail() -> None:
+    def fail(_: int) -> None:
         raise refused
 
     again, scope = Again(route, Answers()), {"type": "http", "method": "GET", "path": "/runs", "query_string": b"",

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,7 @@ from app.storage import commits
 from app.storage.engine import Database
 from app.storage.identifiers import new_id
 from app.storage.tables import TrailEntry
+from tests.app.work import in_threads
 
 OTHER_PROCESS = """
 import sys
@@ -86,6 +89,42 @@ def test_it_asks_again_on_a_new_connection_where_the_old_one_was_cut_and_trusts_
     assert database.commits.latest() == after
     database.commits.close()
     assert database.commits.latest() not in (before, after)
+
+
+def test_who_came_before_the_last_question_is_told_its_answer_and_who_came_after_it_asks(
+    database: Database, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = database.commits._ask
+    monkeypatch.setattr(database.commits, "_ask", lambda: asked.append(1) or real())
+    before = time.monotonic_ns()
+    first = database.commits.latest()
+    with other.writing() as session:
+        session.add(entry())
+    assert [database.commits.latest(before), len(asked)] == [first, 1], "the question was put after that moment"
+    second = database.commits.latest(time.monotonic_ns())
+    assert second != first
+    assert [database.commits.latest(before), len(asked)] == [second, 2]
+
+
+def test_of_many_at_once_two_ask(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, waiting, told = [], threading.Barrier(9), []
+    real = database.commits._ask
+
+    def ask() -> object:
+        asked.append(1)
+        time.sleep(0.3)  # the others come meanwhile
+        return real()
+
+    def wait() -> None:
+        waiting.wait()
+        told.append(database.commits.latest())
+
+    monkeypatch.setattr(database.commits, "_ask", ask)
+    in_threads(wait, [()] * 9)
+    assert len(asked) <= 2
+    assert len(told) == 9
+    assert len(set(told)) == 1
 
 
 def test_who_waits_too_long_for_others_knows_nothing_and_is_told_no_lie(
