@@ -47,25 +47,39 @@ class Contest:
     epsilon: float
     runs: dict[str, Run]
     random: bool = True
-    accuracies: dict[str, list[float]] = field(default_factory=dict)
+    correct: dict[str, list[Tensor]] = field(default_factory=dict)  # a seed: float32 (images,), NaN where not played
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def accuracy(self, who: str) -> float:
-        return statistics.mean(self.accuracies[who])
+        """Mean over images of each one's mean over seeds."""
+        return float(torch.stack(self.correct[who]).nanmean(0).mean())
 
     def time(self, who: str) -> float:
         return statistics.median(self.seconds[who])
 
-    def play(self, model: Classifier, x0: Tensor, labels: Tensor, seeds: int) -> None:
-        for seed in range(seeds if self.random else 1):
+    def play(self, model: Classifier, x0: Tensor, labels: Tensor, seeds: int, first: int = 0) -> None:
+        for seed in range(first, first + seeds) if self.random else [0]:
             for who, run in self.runs.items():
                 torch.manual_seed(seed)
                 np.random.seed(seed)
                 start = time.process_time()
                 x = run(seed)
                 self.seconds.setdefault(who, []).append(time.process_time() - start)
-                accuracy = _accuracy(model, _inside(x, x0, self.epsilon, self.norm), labels)
-                self.accuracies.setdefault(who, []).append(accuracy)
+                correct = _correct(model, _inside(x, x0, self.epsilon, self.norm), labels)
+                self.correct.setdefault(who, []).append(correct)
+
+    def undecided(self) -> Tensor:
+        """The images, int64 positions, that stood and fell by turns: in some seed, under some attack, ours or a
+        peer's. Luck decides about them, so these are worth more seeds, and all who play have the same ones."""
+        found = torch.stack([correct for played in self.correct.values() for correct in played])
+        return (found != found[0]).any(0).nonzero()[:, 0]
+
+    def add(self, rows: Tensor, other: "Contest") -> None:
+        """What another contest found with these rows of the images, under further seeds."""
+        for who, played in other.correct.items():
+            for correct in played:
+                nowhere = torch.full_like(self.correct[who][0], torch.nan)
+                self.correct[who].append(nowhere.index_put((rows,), correct))
 
 
 def _inside(x: Tensor, x0: Tensor, epsilon: float, norm: Norm) -> Tensor:
@@ -76,8 +90,8 @@ def _inside(x: Tensor, x0: Tensor, epsilon: float, norm: Norm) -> Tensor:
 
 
 @torch.no_grad()
-def _accuracy(model: Classifier, x: Tensor, labels: Tensor) -> float:
-    return float((model(x).argmax(1) == labels).float().mean())
+def _correct(model: Classifier, x: Tensor, labels: Tensor) -> Tensor:
+    return (model(x).argmax(1) == labels).float()
 
 
 @dataclass(frozen=True)
@@ -254,7 +268,7 @@ def main() -> None:
     x0, y0 = x0[: asked.images], y0[: asked.images]
     budget = Budget(queries=asked.queries, decisions=asked.decisions)
     with frozen(model):
-        clean = f"clean accuracy {100 * _accuracy(model, x0, y0):.1f} % of {len(x0)}"
+        clean = f"clean accuracy {100 * _correct(model, x0, y0).mean():.1f} % of {len(x0)}"
         print(f"{model.spec.architecture} on {asked.dataset}: {clean}")
         radii = {name: asked.eps or radius for name, radius in RADII[asked.dataset].items()}
         played = contests(model, x0, y0, radii=radii, names=asked.attacks, budget=budget)
