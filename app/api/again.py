@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.answers import REMEMBER, Answers, Question
 from app.domain.errors import SpikeproofError
 
-THREADS = 2  # at a time: more would only take the interpreter's lock from one another
+# Answers made at a time: threads that work, as with SQLite, take the interpreter's lock from one another; those that
+# wait for a database server do not.
+SQLITE_THREADS, SERVER_THREADS = 2, 8
 MOST_QUESTIONS = 2000
 LONGEST_QUESTION = 1000  # bytes of path, query and `Accept`
 _OF_A_BODY = (b"content-length", b"transfer-encoding")
@@ -26,9 +28,9 @@ _OF_A_BODY = (b"content-length", b"transfer-encoding")
 class Again:
     """ASGI middleware behind the gate. What goes wrong with a known question, its route will tell."""
 
-    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+    def __init__(self, app: ASGIApp, answers: Answers, threads: int) -> None:
         self._app, self._answers = app, answers
-        self._few = CapacityLimiter(THREADS)
+        self._few = CapacityLimiter(threads)
         self._known: OrderedDict[Hashable, Question] = OrderedDict()  # the event loop's alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -36,7 +36,7 @@ from app.api import (
     trail,
     uploads,
 )
-from app.api.again import Again
+from app.api.again import SERVER_THREADS, SQLITE_THREADS, Again
 from app.api.dependencies import Services
 from app.api.every_answer import EveryAnswer
 from app.api.hub import Hub
@@ -88,7 +88,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     figures.predictions.show(lambda: batcher.taken, lambda: models.bytes)
     sweeper = Sweeper(database, config, doorbell)
     app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
-    app.add_middleware(Again, answers=app.state.services.answers)
+    answering = SQLITE_THREADS if database.is_sqlite else SERVER_THREADS
+    app.add_middleware(Again, answers=app.state.services.answers, threads=answering)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.add_middleware(EveryAnswer)

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Response
 from sqlalchemy.exc import OperationalError
 
-from app.api.again import LONGEST_QUESTION, MOST_QUESTIONS, THREADS, Again, _asked
+from app.api.again import LONGEST_QUESTION, MOST_QUESTIONS, Again, _asked
 from app.api.answers import Answers, Question
 from app.domain.errors import NotFound
 from app.settings import Settings
@@ -116,7 +116,7 @@ def test_a_known_question_is_answered_to_nobody_who_may_not_ask(
 
 
 def test_few_questions_are_known_and_none_that_has_a_body_or_no_end() -> None:
-    again = Again(lambda *_: None, Answers())  # type: ignore[arg-type, return-value]
+    again = Again(lambda *_: None, Answers(), threads=2)  # type: ignore[arg-type, return-value]
 
     def scope(query: bytes, *headers: tuple[bytes, bytes], method: str = "GET") -> dict:
         return {"type": "http", "method": method, "path": "/runs", "query_string": query, "headers": list(headers)}
@@ -144,7 +144,7 @@ def test_few_are_answered_at_a_time_and_those_that_wait_are_told_what_was_asked_
         working[0] -= 1
         return 1
 
-    again, sent = Again(lambda *_: None, Answers()), []  # type: ignore[arg-type, return-value]
+    again, sent = Again(lambda *_: None, Answers(), threads=2), []  # type: ignore[arg-type, return-value]
     scope = {"type": "http", "method": "GET", "path": "/runs", "query_string": b"", "headers": []}
     again._remember(_asked(scope), Question("key", latest, object, lambda _: Response(b"runs"), None))
 
@@ -152,15 +152,15 @@ def test_few_are_answered_at_a_time_and_those_that_wait_are_told_what_was_asked_
         sent.append(message)
 
     async def ask_all() -> int:
-        waiting = [asyncio.create_task(again(dict(scope), None, send)) for _ in range(3 * THREADS)]  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(again(dict(scope), None, send)) for _ in range(6)]  # type: ignore[arg-type]
         await asyncio.sleep(0.02)
         at = time.monotonic_ns()
         await asyncio.gather(*waiting)
         return at
 
     at = asyncio.run(ask_all())
-    assert [m["body"] for m in sent if m["type"] == "http.response.body"] == [b"runs"] * 3 * THREADS
-    assert most[0] == THREADS
+    assert [m["body"] for m in sent if m["type"] == "http.response.body"] == [b"runs"] * 6
+    assert most[0] == 2
     assert max(came) < at, "when they came, not when it was their turn"
 
 
@@ -174,8 +174,8 @@ def test_what_goes_wrong_is_told_by_the_route(refused: Exception) -> None:
     def fail(_: int) -> None:
         raise refused
 
-    again, scope = Again(route, Answers()), {"type": "http", "method": "GET", "path": "/runs", "query_string": b"",
-                                             "headers": []}  # fmt: skip
+    again = Again(route, Answers(), threads=1)
+    scope = {"type": "http", "method": "GET", "path": "/runs", "query_string": b"", "headers": []}
     again._remember(_asked(scope), Question("key", fail, object, lambda _: Response(), None))  # type: ignore[arg-type]
     asyncio.run(again(scope, None, None))  # type: ignore[arg-type]
     assert answered == ["/runs"]
