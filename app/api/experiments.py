@@ -102,7 +102,7 @@ def show(experiment_id: str, services: ServicesOf) -> dict[str, Any]:
         row = experiments.get(session, experiment_id)
         by, cancelled_by = (trail.first(session, row.id, action) for action in ("submitted", "cancelled"))
         wanted = experiments.runs_of(session, experiment_id)
-        shown = views.experiment(row, wanted, by, cancelled_by)
+        shown = views.experiment(row, wanted, by, cancelled_by if row.cancelled_at else None)
     return shown | {"disk_bytes": artifacts.runs_bytes(services.settings.data_dir, [w.run.id for w in wanted])}
 
 

@@ -128,11 +128,11 @@ class Client(Connection):
         """What stands of each image after all attacks."""
         return self._pages(f"/runs/{run_id}/verdicts", limit=10_000, eps=eps)
 
-    def gallery(self, run_id: str, file: Path, eps: str | float | None = None) -> Path:
+    def gallery(self, run_id: str, file: Path | str, eps: str | float | None = None) -> Path:
         """`GET /runs/{id}/gallery.png` as a file."""
         return self._save(f"/runs/{run_id}/gallery.png", file, eps=eps)
 
-    def adversarial(self, run_id: str, file: Path) -> Path:
+    def adversarial(self, run_id: str, file: Path | str) -> Path:
         """`GET /runs/{id}/adversarial.npz` as a file, for `numpy.load`."""
         return self._save(f"/runs/{run_id}/adversarial.npz", file)
 
@@ -162,8 +162,9 @@ class Client(Connection):
         """Any of the four as csv, md or latex."""
         return self._request("GET", f"/{what}", params=given({**params, "format": form})).text
 
-    def picture(self, what: What, file: Path, **params: Any) -> Path:
+    def picture(self, what: What, file: Path | str, **params: Any) -> Path:
         """Any of the four as a picture: PNG or SVG, as the file's name ends."""
+        file = Path(file)
         return self._save(f"/{what}", file, **params, format=file.suffix.removeprefix(".").lower())
 
     def leaderboard_frame(self, dataset: str, **filters: Any) -> "DataFrame":
@@ -202,12 +203,13 @@ class Client(Connection):
         """`GET /checkpoints/{id}/card`: its model card, as Markdown."""
         return self._request("GET", f"/checkpoints/{checkpoint_id}/card").text
 
-    def download(self, checkpoint_id: str, file: Path) -> Path:
+    def download(self, checkpoint_id: str, file: Path | str) -> Path:
         """`GET /checkpoints/{id}/file`. Raises Damaged where what arrived has another sha256."""
         return self._save(f"/checkpoints/{checkpoint_id}/file", file)
 
-    def upload(self, file: Path, **fields: str) -> Document:
+    def upload(self, file: Path | str, **fields: str) -> Document:
         """`POST /checkpoints`: weights of one's own as safetensors, with what the file does not say itself."""
+        file = Path(file)
         with file.open("rb") as content:
             return self._json("POST", "/checkpoints", files={"file": (file.name, content)}, data=fields)
 
@@ -215,9 +217,9 @@ class Client(Connection):
         """`POST /checkpoints/{id}/verify`: the run that does it."""
         return self._json("POST", f"/checkpoints/{checkpoint_id}/verify", json=wanted)
 
-    def predict(self, checkpoint_id: str, images: Sequence[Path], **options: Any) -> Document:
+    def predict(self, checkpoint_id: str, images: Sequence[Path | str], **options: Any) -> Document:
         """`POST /checkpoints/{id}/predict` with PNG or JPEG files; options are `draws`, `seed`, `top`."""
-        files = [("images", (path.name, path.read_bytes())) for path in images]
+        files = [("images", (path.name, path.read_bytes())) for path in map(Path, images)]
         return self._json("POST", f"/checkpoints/{checkpoint_id}/predict", files=files, params=options)
 
     def predict_pixels(self, checkpoint_id: str, images: Any, **options: Any) -> Document:

@@ -74,8 +74,9 @@ class Connection:
             where = self._http.base_url
             raise Unreachable(f"no service answers at {where} ({error}); start one, or set SPIKEPROOF_URL") from error
 
-    def _save(self, path: str, file: Path, **params: Any) -> Path:
+    def _save(self, path: str, file: Path | str, **params: Any) -> Path:
         """The body as a file, which is whole or not there; checked against `Repr-Digest`, where the answer has it."""
+        file = Path(file)
         beside, seen = file.with_name(f".{file.name}.part"), hashlib.sha256()
         try:
             with self._answer("GET", path, params=given(params)) as response, beside.open("wb") as target:

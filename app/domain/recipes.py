@@ -78,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "default", 2, "from scratch: one-cycle SGD with Nesterov momentum, crops and mirror images",
+            "default", 2, "from scratch: one-cycle SGD with Nesterov momentum, crops, mirror images of photographs",
             Phase(20, 0.1, 0.1), Phase(10, 0.02, 0.1), "one-cycle", 64, 0.9, True, 5e-4, True,
             paralif=NoisyHead(draws=8, wide_learning_rate=0.02),
         ),

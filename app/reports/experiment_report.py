@@ -72,7 +72,7 @@ def _verdicts(board: Board) -> Table:
     """A line for each row and radius, and why."""
     lines = [
         [row_label(row, rows), at["eps_text"], row["verdict"],
-         "; ".join(row["reasons"]) or ("no check found a fault" if row["verdict"] == OK else "")]
+         "; ".join(row["reasons"]) or ("no check failed" if row["verdict"] == OK else "")]
         for at, rows in board.leaderboards
         for row in rows
     ]  # fmt: skip

@@ -114,8 +114,15 @@ def _results(figures: Sequence[Facts]) -> str:
     noisy = f" Its output is noisy: figures are means over {FRESH_DRAWS} fresh draws, which chose no attack." \
         if first["draws"] > 1 else ""  # fmt: skip
     bound = "" if all(f["verdict"] == OK for f in figures) else " `upper bound only`: a check found such a sign."
-    ok = "`ok`: no check found a sign that the attacks were led astray."
-    return f"{clean}{noisy}\n\n{render(table, 'md')}\n{ok}{bound}"
+    ok = "`ok`: no check found a clear sign that the attacks were led astray."
+    return f"{clean}{noisy}\n\n{render(table, 'md')}\n{ok}{bound}{_warnings(figures)}"
+
+
+def _warnings(figures: Sequence[Facts]) -> str:
+    """What is no reason yet, but worth knowing; empty where nothing is."""
+    found = [f"- {_suite(f)}, {f['protocol']['eps_text']}: `{check['check']}`: {check['text']}"
+             for f in figures for check in f["details"].get("checks", ()) if check["verdict"] == "warn"]  # fmt: skip
+    return "\n\nWarnings:\n\n" + "\n".join(found) if found else ""
 
 
 def _how_to_load(checkpoint: Facts) -> str:

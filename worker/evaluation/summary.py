@@ -17,7 +17,8 @@ OK = "ok"
 
 
 def summarise(
-    blocks: Sequence[BlockResult], protocol: Protocol, checked: Sequence[Mapping[str, Any]] = ()
+    blocks: Sequence[BlockResult], protocol: Protocol, checked: Sequence[Mapping[str, Any]] = (),
+    clean: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """JSON-safe figures per radius, ascending. Accuracies are fractions; None where there is nothing to average.
 
@@ -27,21 +28,23 @@ def summarise(
     draws gets right unattacked. any_of_r: one wrong draw of R counts as broken; never the headline.
     selection_gap: fresh minus selection share, what choosing and reporting on the same draws would hide.
     checked: results of checks that attacked a sample; one takes the place of its like from the rows.
+    clean: what the network answers on the unattacked test split, for the check of what it has learnt.
     """
     whole = _join(blocks)
     if [str(e) for e in protocol.eps] != whole.eps.tolist():
         raise ValueError("these blocks were measured at other radii than the protocol's")
-    return [_figures(whole, radius, protocol, checked) for radius in range(len(protocol.eps))]
+    return [_figures(whole, radius, protocol, checked, clean) for radius in range(len(protocol.eps))]
 
 
 def _figures(
-    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]]
+    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]],
+    clean: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     robust = block.correct[radius] / block.draws[1]
     right = block.clean_majority[:, -1]
     changed = block.chosen[radius] != CLEAN
     details = _attacks(block, radius, survivors=protocol.survivors)
-    checks = _checks(block, radius, protocol, checked)
+    checks = _checks(block, radius, protocol, checked, clean)
     reasons = [check["text"] for check in checks if check["verdict"] == "fail"]
     return {
         "eps": float(protocol.eps[radius]), "eps_exact": str(protocol.eps[radius]),
@@ -81,12 +84,13 @@ def _attack(block: BlockResult, radius: int, number: int, *, survivors: bool) ->
 
 
 def _checks(
-    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]]
+    block: BlockResult, radius: int, protocol: Protocol, checked: Sequence[Mapping[str, Any]],
+    clean: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Of the figure at one radius: those of the rows, then those of the sample at this radius or of all."""
     here = [dict(c) for c in checked if c["eps"] in (None, str(protocol.eps[radius]))]
     attacked = {c["check"] for c in here if c["verdict"] != "not applicable"}
-    rows = [result.to_dict() for result in check_rows(block, radius, protocol)]
+    rows = [result.to_dict() for result in check_rows(block, radius, protocol, clean)]
     named = {c["check"] for c in rows}
     kept = [c for c in here if c["check"] in attacked or c["check"] not in named]
     return [{k: v for k, v in c.items() if k != "eps"}

@@ -105,10 +105,11 @@ def _figures(
     verdicts: Sequence[dict[str, Any]], checked: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """One a radius, with all that was checked of it."""
-    figures, distances = summarise(blocks, measure.protocol, checked), mean_distances(verdicts)
+    clean = job.run.metrics["clean"]
+    figures, distances = summarise(blocks, measure.protocol, checked, clean), mean_distances(verdicts)
     if measure.protocol.diagnostics == "full":
         known = anchor(job, measure.protocol, checkpoint, figures)
-        figures = summarise(blocks, measure.protocol, [*checked, *known])
+        figures = summarise(blocks, measure.protocol, [*checked, *known], clean)
     return [{**figure, **distances[figure["eps_exact"]]} for figure in figures]
 
 

@@ -139,7 +139,7 @@ def test_pixels_are_classified_as_the_same_image_in_a_file(client: Client, queue
 
     checkpoint, pixels = queue.trained(), np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    by_file = client.predict(checkpoint, [tmp_path / "image.png"], top=2)["predictions"]
+    by_file = client.predict(checkpoint, [str(tmp_path / "image.png")], top=2)["predictions"]
     assert client.predict_pixels(checkpoint, pixels[None] / 255, top=2)["predictions"] == by_file
 
 
@@ -156,7 +156,7 @@ def test_results_come_as_json_tables_pictures_and_data_frames(client: Client, qu
     assert client.compare(*pair)["seeds"]["common"] == [0, 1]
     assert client.matrix("digits")["metric"] == "clean_accuracy"
     assert client.leaderboard_text("digits", "md").startswith("| rank |")
-    assert client.picture("curves", tmp_path / "c.PNG", dataset="digits").read_bytes().startswith(b"\x89PNG")
+    assert client.picture("curves", str(tmp_path / "c.PNG"), dataset="digits").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in client.picture("compare", tmp_path / "c.svg", a=pair[0], b=pair[1]).read_bytes()
     with pytest.raises(InvalidInput, match="png"):
         client.picture("curves", tmp_path / "c.gif", dataset="digits")

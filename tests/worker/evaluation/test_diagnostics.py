@@ -146,6 +146,47 @@ def test_a_network_that_learnt_nothing_is_no_robust_one(rows, images, labels, id
     assert check(torch.zeros_like(labels))[0]["verdict"] == "not applicable"
 
 
+def test_noisy_answers_that_are_right_less_than_half_of_the_time_count_as_untried_too(
+    rows, images, labels, ids, protocol
+):
+    """As of a spiking head: nothing "stands", and the figure is above zero all the same."""
+    asked = protocol("fgsm", eps=("0.5",))
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+    share = np.full_like(block.chosen_share, 0.25)
+    noisy = replace(block, draws=np.array([32, 100]), correct=np.full_like(block.correct, 20), chosen_share=share)
+    [figure] = summarise([noisy], asked)
+    [check] = by_name(figure["checks"], "no_iterative_attack")
+    assert (check["value"], check["verdict"], figure["verdict"]) == (pytest.approx(0.2), "fail", "upper bound only")
+    assert "only fgsm ran" in check["text"]
+    # None of the draws that choose is right: broken, and attacked no further; what fresh draws get right is noise.
+    [figure] = summarise([replace(noisy, chosen_share=np.zeros_like(share))], asked)
+    [check] = by_name(figure["checks"], "no_iterative_attack")
+    assert (check["value"], check["verdict"], check["text"]) == (0.0, "ok", "no image stands")
+
+
+def test_whether_it_learnt_is_told_by_the_whole_test_split_where_it_was_answered(
+    rows, images, labels, ids, protocol
+):
+    """Some tens of attacked images cannot tell a constant answer from one that knows a little."""
+    asked = protocol(("pgd", {"steps": 5}), eps=("0.0001",))
+    block = evaluate_block(rows, images, labels, ids, protocol=asked, seed=0)
+
+    def check(right: int) -> dict:
+        """Of 360 test images in 10 classes, where the network says "1" to all it has wrong."""
+        confusion = np.zeros((10, 10), int)
+        confusion[:, 1] = 36
+        for c in range(right - 36):
+            confusion[c % 9 + (c % 9 > 0), 1] -= 1
+            confusion[c % 9 + (c % 9 > 0), c % 9 + (c % 9 > 0)] += 1
+        clean = {"images": 360, "accuracy": right / 360, "confusion": confusion.tolist()}
+        [figure] = summarise([block], asked, (), clean)
+        return by_name(figure["checks"], "near_chance")[0]
+
+    assert (check(36)["verdict"], check(36)["value"]) == ("fail", pytest.approx(1))
+    assert "10.0% of 360 unchanged images" in check(36)["text"]
+    assert [check(right)["verdict"] for right in (50, 70, 90, 140, 340)] == ["fail", "warn", "warn", "ok", "ok"]
+
+
 def test_what_fails_at_a_larger_radius_was_tried(rows, images, labels, ids, protocol):
     """As in `study`, whose attacks have grids of their own."""
     stages = (Stage("fgsm", ATTACKS["fgsm"].resolve({}), (Fraction("0.0001"),)),

@@ -1,8 +1,9 @@
 """Checks that the stored rows answer: no attack is run for them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from app.domain.suites import Stage
 from worker.evaluation.block import Array, BlockResult
 from worker.evaluation.diagnostics.bench import RIGHT, SINGLE_STEP, TRANSFER
 from worker.evaluation.diagnostics.result import Result, Threshold, points
-from worker.evaluation.diagnostics.significance import surely_above
+from worker.evaluation.diagnostics.significance import LEVEL, binomial_tail, surely_above
 
 NOTHING_LEARNT = 0.9
 CHANCE = Threshold("near_chance", 0.8, NOTHING_LEARNT)
@@ -81,10 +82,13 @@ def _kinds(attack: str) -> set[str]:
     return {box, "single step" if attack in SINGLE_STEP else "iterative"} if box == "white" else {box}
 
 
-def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[Result]:
-    """Every check of this file, of the figure at one radius; `block`: all images joined."""
+def check_rows(
+    block: BlockResult, radius: int, protocol: Protocol, clean: Mapping[str, Any] | None = None
+) -> Iterator[Result]:
+    """Every check of this file, of the figure at one radius; `block`: all images joined, `clean`: what the network
+    answers on the unattacked test split (`worker.evaluation.clean.CleanResult` as JSON), where that is known."""
     rows = Rows(block, radius, protocol)
-    yield near_chance(rows)
+    yield near_chance(rows, clean)
     yield no_iterative_attack(rows)
     yield faulty_gradients(rows)
     yield rejected_images(rows)
@@ -94,40 +98,54 @@ def check_rows(block: BlockResult, radius: int, protocol: Protocol) -> Iterator[
     yield selection_against_fresh(rows)
 
 
-def near_chance(rows: Rows) -> Result:
+def near_chance(rows: Rows, clean: Mapping[str, Any] | None = None) -> Result:
     """The errors on the unchanged images, as a share of those of one constant answer: at 1 nothing was learnt.
 
-    A constant answer withstands every attack, and a network that hardly differs from one withstands a good part.
+    A constant answer withstands every attack, and a network that hardly differs from one withstands a good part. Of
+    all test images where these were answered (`clean`): among some tens of attacked ones chance alone looks like skill.
     """
     block = rows.block
-    right = block.clean_correct / block.draws[1]
-    constant = float(np.unique(block.labels, return_counts=True)[1].max() / len(block.labels))
-    standing = float((block.correct[rows.radius] / block.draws[1]).mean(dtype=np.float64))
+    if clean is None:
+        errors = 1 - block.clean_correct / block.draws[1]
+        count, wrong = len(errors), float(errors.mean(dtype=np.float64))
+        most = np.unique(block.labels, return_counts=True)[1].max()
+    else:
+        count, wrong = int(clean["images"]), 1 - float(clean["accuracy"])
+        most = np.sum(clean["confusion"], axis=1).max()
+    constant = float(most / count)
     if constant == 1:
         return CHANCE.not_applicable("all images are of one class: a constant answer is always right")
-    if not standing:
+    if not block.correct[rows.radius].any():
         return CHANCE.not_applicable("no image stands: what little was learnt does not matter")
-    clean, errors = float(right.mean(dtype=np.float64)), 1 - right
+    limit = NOTHING_LEARNT * (1 - constant)
+    sure = surely_above(errors, limit) if clean is None else binomial_tail(round(wrong * count), count, limit) < LEVEL
     return CHANCE.grade(
-        (1 - clean) / (1 - constant),
-        f"{clean:.1%} of the unchanged images are answered right, where one constant answer has {constant:.1%} and "
-        f"withstands every attack. {LEARNT_LITTLE if 1 - clean > CHANCE.warn * (1 - constant) else ''}".rstrip(),
-        sure=surely_above(errors, NOTHING_LEARNT * (1 - constant)),
+        wrong / (1 - constant),
+        f"{1 - wrong:.1%} of {count} unchanged images are answered right, where one constant answer has {constant:.1%} "
+        f"and withstands every attack. {LEARNT_LITTLE if wrong > CHANCE.warn * (1 - constant) else ''}".rstrip(),
+        sure=sure,
     )
 
 
 def no_iterative_attack(rows: Rows) -> Result:
-    """Images that stand, and that no iterative white-box attack with steps enough to cross the ball has tried."""
-    standing = rows.block.correct[rows.radius] / rows.block.draws[1] >= RIGHT
-    hit = standing & ~rows.tried_by([n for n in rows.stages("iterative") if _goes_far(rows.protocol.stages[n])])
-    value = float(hit.mean(dtype=np.float64))
+    """What is answered right on images that no iterative white-box attack with steps to cross the ball has tried.
+
+    Not counted are images that are broken (none of the draws that choose is right), which nobody attacks further.
+    """
+    block, radius = rows.block, rows.radius
+    share = block.correct[radius] / block.draws[1]
+    tried = rows.tried_by([n for n in rows.stages("iterative") if _goes_far(rows.protocol.stages[n])])
+    hit = ~tried & (block.chosen_share[radius] > 0) & (share > 0)
+    value = float(np.where(hit, share, 0.0).mean(dtype=np.float64))
     if not hit.any():
-        return UNTRIED.grade(value, "every image that stands was tried by an iterative white-box attack")
+        who = "every image that stands was tried by an iterative white-box attack" if tried.any() else "no image stands"
+        return UNTRIED.grade(value, who)
     ran = [str(name) for n, name in enumerate(rows.block.attacks) if rows.tried_by([n]).any()]
     who = f"only {', '.join(ran)} ran" if ran else "no attack of the list applies to this network"
     return UNTRIED.grade(value, (
-        f"{value:.1%} of the images stand untried by any iterative white-box attack of {FEWEST_STEPS} steps or more "
-        f"that together cross the ball: {who}. That says nothing of robustness. Add `pgd` or `apgd`, or take a suite."
+        f"{value:.1%} are right on images untried by any iterative white-box attack of {FEWEST_STEPS} steps "
+        f"or more that together cross the ball: {who}. That says nothing of robustness. Add `pgd` or `apgd`, or take a "
+        "suite."
     ))
 
 
