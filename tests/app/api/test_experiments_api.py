@@ -167,7 +167,7 @@ def test_an_experiment_is_cancelled_and_only_once(api: httpx.Client, queue, prob
     assert api.post(f"/experiments/{experiment}/cancel").json()["cancelled_at"] == cancelled["cancelled_at"]
     assert cancelled["cancelled_by"] == "local"
     again = api.post(f"/runs/{cancelled['runs'][0]['id']}/retry")
-    assert again.status_code == 200
+    assert again.status_code == 202
     revived = api.get(f"/experiments/{experiment}").json()
     assert (revived["cancelled_at"], revived["cancelled_by"]) == (None, None), "it lives again"
     done = queue.submit(seeds=[3])
