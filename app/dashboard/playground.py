@@ -37,10 +37,11 @@ def choice(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_of(checkpoint: Mapping[str, Any]) -> str:
-    """`"resnet20 ParaLIF, seed 1, <20,10>"`, and int8 where it is quantised."""
+    """`"resnet20 ParaLIF, seed 1, <20,10>, ...x7k2"`, and int8 where it is quantised. Several may have all but
+    the end of their id in common: trained on other images, or elsewhere."""
     rounded = f" {checkpoint['precision']}" if checkpoint["precision"] != "float32" else ""
     network = f"{checkpoint['architecture']} {variant_name(checkpoint['variant'])}{rounded}"
-    return f"{network}, seed {checkpoint['seed']}, {checkpoint['epochs']}"
+    return f"{network}, seed {checkpoint['seed']}, {checkpoint['epochs']}, ...{checkpoint['id'][-4:]}"
 
 
 def grouped(checkpoints: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
