@@ -14,6 +14,7 @@ from tests.service import make_settings
 from worker.data.splits import evaluation_images
 from worker.evaluation import diagnostics
 from worker.evaluation.clean import pixels
+from worker.evaluation.diagnostics import rows
 from worker.evaluation.diagnostics.result import Threshold
 from worker.jobs import diagnose, evaluate
 from worker.jobs.job import Job, open_checkpoint
@@ -62,7 +63,19 @@ def evaluation(database, data_dir, monkeypatch):
     return job
 
 
-def test_checks_are_stored_and_mark_the_figures_of_their_radius(evaluation, database):
+def test_what_was_learnt_is_judged_by_the_whole_test_split(evaluation, database):
+    """Nothing was, by this network; 10 images are attacked."""
+    job = evaluation()
+    evaluate.run_evaluate(job)
+    with database.reading() as session:
+        robust = runs.get(session, job.run.id).metrics["robust"]
+    [chance] = [check for check in robust[0]["checks"] if check["check"] == "near_chance"]
+    assert "of 359 unchanged images" in chance["text"] or not robust[0]["robust_accuracy"], chance
+    assert (chance["verdict"] == "fail") == bool(robust[0]["robust_accuracy"])
+
+
+def test_checks_are_stored_and_mark_the_figures_of_their_radius(evaluation, database, monkeypatch):
+    monkeypatch.setattr(rows, "near_chance", lambda *_: rows.CHANCE.not_applicable("an untrained network is one"))
     job = evaluation()
     evaluate.run_evaluate(job)
     with database.reading() as session:
