@@ -198,7 +198,7 @@ def _fail(fence: Fence, database: Database, reason: str) -> None:
 
 def _reason(code: int, log: Path) -> str:
     if code == -signal.SIGKILL:
-        return "the job was killed (signal 9): out of memory? then lower batch_size, or SPIKEPROOF_ATTACK_BATCH"
+        return "the job was killed (signal 9): out of memory? then lower SPIKEPROOF_ATTACK_BATCH or batch_size"
     if code < 0:
         return f"the job was killed by signal {-code}"
     lines = log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:]

@@ -23,7 +23,10 @@ CONDITIONS = {"device": "cpu", "hardware": "AVX2", "torch": "2.10.0", "threads":
 
 
 def measure(run: Any) -> dict[str, Any]:
-    bound = {"verdict": "upper bound only", "reasons": ["black box beats <white> box"]}
+    warned, passed = ({"check": name, "verdict": verdict, "text": f"{verdict} was seen"}
+                      for name, verdict in (("near_chance", "warn"), ("faulty_gradients", "ok")))
+    bound = {"verdict": "upper bound only", "reasons": ["black box beats <white> box"],
+             "details": {"test_images": 359, "checks": [warned, passed]}}
     return {"robust_accuracy": 0.42, **(bound if run.spec["subject"]["variant"] == "paralif" else {})}
 
 
@@ -154,6 +157,9 @@ def test_a_card_has_model_training_figures_with_protocol_data_and_provenance(fil
     assert item["sha256"] in card
     assert "cpu (AVX2)" in card
     assert "Clean accuracy 90.0 % on 359 test images" in card
+    warnings = [line for line in card.splitlines() if " was seen" in line]
+    assert f"- {suite}, 32/255: `near_chance`: warn was seen" in warnings
+    assert not [line for line in warnings if "ok was seen" in line]
 
 
 def test_the_code_of_a_card_loads_the_network(filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
