@@ -25,7 +25,7 @@ FreezeDepth = Annotated[int | None, Query(ge=0, le=4, description="residual grou
 Images = Annotated[int | None, Query(ge=1, le=100_000)]
 
 
-def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: Any) -> list[Measured]:
+def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: Any) -> Sequence[Measured]:
     """What is stored, whether or not the images are still here; of any norm for None. Raises NotFound where there never
     were any."""
     known = datasets.names(services.settings.data_dir)
@@ -43,8 +43,8 @@ def kept(services: Services, request: Request, dataset: str, wanted: str, make: 
 
 def figures_of(services: Services, dataset: str) -> tuple[int, float]:
     """Another one whenever something else is published of the data set, or no more."""
-    with services.database.reading() as session:
-        return results.figures_version(session, dataset)
+    with services.database.glancing() as connection:
+        return results.figures_version(connection, dataset)
 
 
 def unconditional(request: Request, **scope: Any) -> Request:

@@ -1,5 +1,6 @@
 """`/curves`: accuracy against eps."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -73,7 +74,7 @@ def _as(wanted: str, answer: dict[str, Any]) -> Response:
     return report or FastJson(answer, headers=VARY)  # for a browser's page too
 
 
-def _of_rows(measured: list[Measured], rows: list[str]) -> list[Measured]:
+def _of_rows(measured: Sequence[Measured], rows: list[str]) -> Sequence[Measured]:
     """The rows' figures at all their radii. Raises NotFound."""
     ids = [row_id(m.group, m.protocol_id) for m in measured]
     if missing := set(rows) - set(ids):
@@ -82,7 +83,7 @@ def _of_rows(measured: list[Measured], rows: list[str]) -> list[Measured]:
     return [m for m in measured if (m.group, m.protocol["family"]) in lines]
 
 
-def _with_attack(measured: list[Measured], attack: str | None) -> list[Measured]:
+def _with_attack(measured: Sequence[Measured], attack: str | None) -> Sequence[Measured]:
     """Those that have its figure. Raises NotFound for an attack that there is not."""
     if attack is None:
         return measured

@@ -85,9 +85,9 @@ def listed(services: Services, **wanted: Any) -> dict[str, Any]:
 
 
 def _look(services: Services, **wanted: Any) -> Found:
-    with services.database.reading() as session:
-        rows, following = experiments.page(session, **wanted)
-        return rows, services.tallies.of_experiments(session, [row.id for row in rows]), following
+    with services.database.glancing() as connection:
+        rows, following = experiments.page(connection, **wanted)
+        return rows, services.tallies.of_experiments(connection, [row.id for row in rows]), following
 
 
 def _page(found: Found) -> dict[str, Any]:

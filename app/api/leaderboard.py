@@ -1,5 +1,6 @@
 """`/leaderboard` and `/leaderboard/matrix`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -25,7 +26,16 @@ from app.domain.architectures import ARCHITECTURES, ArchitectureName, Variant
 from app.domain.attacks import Norm
 from app.domain.datasets import headline_eps
 from app.domain.epsilon import format_epsilon, parse_epsilon
-from app.domain.leaderboard import Measured, Metric, SortKey, choose_protocol, coverage, leaderboard, matrix
+from app.domain.leaderboard import (
+    Measured,
+    Metric,
+    SortKey,
+    choose_protocol,
+    coverage,
+    leaderboard,
+    matrix,
+    protocol_of,
+)
 from app.domain.recipes import MeasuredRecipe
 from app.domain.spec import Precision
 from app.domain.suites import MeasuredSuite
@@ -63,12 +73,10 @@ def show(
     def make() -> Response:
         measured = measured_of(services, dataset, norm, suite=suite, images=images)
         shown = _shown(measured, dataset, norm, eps)
-        chosen = [
-            m for m in measured
-            if architecture in (None, m.architecture) and variant in (None, m.variant)
-            and recipe in (None, m.recipe) and precision in (None, m.precision)
-            and freeze_depth in (None, m.freeze_depth)
-        ]
+        chosen = _with(
+            measured, architecture=architecture, variant=variant, recipe=recipe, precision=precision,
+            freeze_depth=freeze_depth,
+        )
         protocol = choose_protocol(shown)
         rows = leaderboard(chosen, protocol, sort, per_image_of(services), services.rows)
         told = _protocol(shown, protocol, dataset, norm, eps)
@@ -110,7 +118,7 @@ def show_matrix(
     to tell them apart."""
     measured = measured_of(services, dataset, norm, suite=suite)
     shown = _shown(measured, dataset, norm, eps)
-    chosen = [m for m in measured if recipe in (None, m.recipe) and freeze_depth in (None, m.freeze_depth)]
+    chosen = _with(measured, recipe=recipe, freeze_depth=freeze_depth)
     protocol = choose_protocol(shown)
     cells = matrix(chosen, protocol, metric, list(ARCHITECTURES), per_image_of(services), services.rows)
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, protocol, dataset, norm, eps)}
@@ -122,23 +130,30 @@ def show_matrix(
     return report or FastJson(table, headers=VARY)  # for a browser's page too
 
 
-def _shown(measured: list[Measured], dataset: str, norm: Norm, eps: str | None) -> list[Measured]:
+def _with(measured: Sequence[Measured], **equal: Any) -> Sequence[Measured]:
+    """Those with the values that are given; all of them, the very same, where none is."""
+    given = {name: value for name, value in equal.items() if value is not None}
+    if not given:
+        return measured
+    return [m for m in measured if all(getattr(m, name) == value for name, value in given.items())]
+
+
+def _shown(measured: Sequence[Measured], dataset: str, norm: Norm, eps: str | None) -> Sequence[Measured]:
     """At the radius asked for; else at the headline radius, else at the largest one measured."""
     radii = {m.protocol["eps"] for m in measured}
     radius = float(radius_of(eps) if eps is not None else parse_epsilon(headline_eps(dataset)[norm]))
     if eps is None and radius not in radii:
         radius = max(radii, default=radius)
-    return [m for m in measured if m.protocol["eps"] == radius]
+    return tuple(m for m in measured if m.protocol["eps"] == radius)
 
 
 def _protocol(
-    shown: list[Measured], chosen: str | None, dataset: str, norm: Norm, eps: str | None
+    shown: Sequence[Measured], chosen: str | None, dataset: str, norm: Norm, eps: str | None
 ) -> dict[str, Any]:
     """What the rows were measured under, `chosen` from what may be shown. `others` counts figures of other protocols at
     this radius, left out; `missing_rows` rows that only those have, with all their seeds."""
-    of_it = [m for m in shown if m.protocol_id == chosen]
-    if of_it:
-        covered = coverage(shown, lambda m: m.protocol_id)[of_it[0].protocol_id]
+    if of_it := [m for m in shown if m.protocol_id == chosen]:
+        covered = coverage(shown, protocol_of)[of_it[0].protocol_id]
         counts = {"others": len(shown) - len(of_it), "missing_rows": covered.of - covered.rows}
         return {name: value for name, value in of_it[0].protocol.items() if name != "gradient"} | counts  # a row's own
     radius = radius_of(eps) if eps is not None else parse_epsilon(headline_eps(dataset)[norm])

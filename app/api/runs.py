@@ -33,9 +33,9 @@ def list_(
 ) -> Response:
     """One page of runs."""
     def look() -> tuple[list[ListedRun], str | None]:
-        with services.database.reading() as session:
+        with services.database.glancing() as connection:
             return services.runs.page(
-                session, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state
+                connection, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state
             )
 
     return services.answers.of(request, services.database, look, _page)

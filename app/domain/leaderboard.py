@@ -4,8 +4,9 @@ A row is one recipe (everything but the seeds) under one protocol.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +23,10 @@ SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]
 OK = "ok"
 MOST_KNOWN_ROWS = 200  # beside those of the board in hand; a few KiB each
+FEW = 4  # sets of figures of which is remembered how they belong together: those of boards asked for by turns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a figure is itself: what was made of it is found by it, without looking into it
 class Measured:
     """One checkpoint at one radius under one protocol."""
 
@@ -67,7 +69,7 @@ class Measured:
 PerImage = Callable[[Sequence[str], str], "Mapping[str, Shares]"]
 
 
-Group = tuple[Sequence[Measured], Sequence[Measured]]  # a row's figures: at its radius, and at all radii
+Group = tuple[tuple[Measured, ...], tuple[Measured, ...]]  # a row's figures: at its radius, and at all radii
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Coverage:
 
 def coverage(measured: Iterable[Measured], by: Callable[[Measured], str]) -> dict[str, Coverage]:
     """Of each protocol; `by` names a figure's. A row of which one seed is missing under it does not count."""
+    return _coverage(tuple(measured), by)
+
+
+@lru_cache(maxsize=FEW)
+def _coverage(measured: tuple[Measured, ...], by: Callable[[Measured], str]) -> dict[str, Coverage]:
     wanted: dict[str, set[Any]] = defaultdict(set)
     found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for m in measured:
@@ -103,7 +110,12 @@ def choose_protocol(measured: Sequence[Measured]) -> str | None:
     seeds. Where none is complete, the protocol that covers most rows, then the strongest. Of equals the newest
     version, most images, most checkpoints, measured last. Never by how anyone fares under it.
     """
-    return _choose(measured, lambda m: m.protocol_id)
+    return _choose(measured, protocol_of)
+
+
+def protocol_of(m: Measured) -> str:
+    """The id of what a figure was measured under."""
+    return m.protocol_id
 
 
 def choose_family(measured: Sequence[Measured]) -> str | None:
@@ -150,21 +162,15 @@ class KnownRows:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, dict[str, Any]] = {}
+        self._known: dict[Group, dict[str, Any]] = {}
 
     def rows(self, groups: Sequence[Group], per_image: PerImage | None) -> list[dict[str, Any]]:
         """One for each group, as it stands on a board; what other boards have is not kept for ever."""
-        keys = [_named(group) for group in groups]
         known = self._known
-        known |= {key: _row(*group, per_image) for key, group in zip(keys, groups, strict=True) if key not in known}
-        if len(known) > 2 * len(keys) + MOST_KNOWN_ROWS:
-            self._known = {key: known[key] for key in keys}
-        return [known[key] for key in keys]
-
-
-def _named(group: Group) -> Hashable:
-    members, all_radii = group
-    return len(members), tuple((m.run_id, m.eps, m.created_at) for m in (*members, *all_radii))
+        known |= {group: _row(*group, per_image) for group in groups if group not in known}
+        if len(known) > 2 * len(groups) + MOST_KNOWN_ROWS:
+            self._known = {group: known[group] for group in groups}
+        return [known[group] for group in groups]
 
 
 def leaderboard(
@@ -176,17 +182,28 @@ def leaderboard(
     `measured` may have other radii too: a row's `curve` has its robust accuracy at all of them.
     `per_image` is asked where there are enough seeds for an interval that needs it.
     """
-    groups: dict[str, list[Measured]] = defaultdict(list)
-    curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
-    for m in latest(measured):
-        curves[m.group, m.protocol.get("family")].append(m)
-        if m.protocol_id == protocol_id:
-            groups[m.group].append(m)
-    together = [(members, curves[group, members[0].protocol.get("family")]) for group, members in groups.items()]
-    rows = known.rows(together, per_image) if known else [_row(*group, per_image) for group in together]
+    groups = _groups(tuple(measured)).get(protocol_id, ())
+    rows = known.rows(groups, per_image) if known else [_row(*group, per_image) for group in groups]
     second: SortKey = "clean_accuracy" if sort == "robust_accuracy" else "robust_accuracy"
     ordered = rank(rows, lambda r: (r[sort]["mean"], r[second]["mean"]), ranked=lambda r: r["verdict"] == OK)
     return [{**row, "rank": place} for place, row in ordered]
+
+
+@lru_cache(maxsize=FEW)
+def _groups(measured: tuple[Measured, ...]) -> dict[str | None, tuple[Group, ...]]:
+    """Protocol id -> the newest figures of its rows. Worked out once for all boards of the same figures."""
+    rows: dict[str, dict[str, list[Measured]]] = defaultdict(lambda: defaultdict(list))
+    curves: dict[tuple[str, str | None], list[Measured]] = defaultdict(list)
+    for m in latest(measured):
+        curves[m.group, m.protocol.get("family")].append(m)
+        rows[m.protocol_id][m.group].append(m)
+    all_radii = {name: tuple(found) for name, found in curves.items()}
+    return {
+        protocol_id: tuple(
+            (tuple(members), all_radii[group, members[0].protocol.get("family")]) for group, members in groups.items()
+        )
+        for protocol_id, groups in rows.items()
+    }
 
 
 def row_id(group: str, protocol_id: str) -> str:

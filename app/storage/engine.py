@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
@@ -73,6 +73,12 @@ class Database:
         """One consistent view."""
         with Session(self._reader, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def glancing(self) -> Iterator[Connection]:
+        """As `reading` without a session, which costs more than one small query: for what is asked all the time."""
+        with self._reader.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         """Gives all connections back."""

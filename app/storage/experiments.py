@@ -1,11 +1,12 @@
 """Experiments: creating them with their runs, finding, cancelling."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Select, case, func, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.access import LOCAL, Actor
@@ -28,8 +29,7 @@ class WantedRun:
     reused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ListedExperiment:
+class ListedExperiment(NamedTuple):
     """An experiment without its specification: for lists."""
 
     id: str
@@ -47,7 +47,7 @@ _SUBMITTED_BY = (
     select(TrailEntry.actor).where(TrailEntry.subject == Experiment.id, TrailEntry.action == "submitted").limit(1)
     .correlate(Experiment).scalar_subquery()
 )  # fmt: skip
-_COLUMNS: list[Any] = [getattr(Experiment, f.name) for f in fields(ListedExperiment)[:-1]]
+_COLUMNS: list[Any] = [getattr(Experiment, name) for name in ListedExperiment._fields[:-1]]
 _LISTED: Select[Any] = select(*_COLUMNS, _SUBMITTED_BY).order_by(Experiment.id.desc())
 
 def create(
@@ -242,7 +242,7 @@ def state_of(experiment: Experiment, wanted: Sequence[WantedRun]) -> ExperimentS
 
 
 def page(
-    session: Session,
+    session: Session | Connection,
     *,
     after: str | None,
     limit: int,
@@ -251,16 +251,24 @@ def page(
     archived: bool = False,
 ) -> tuple[list[ListedExperiment], str | None]:
     """Newest first: one page and the cursor of the next, or None."""
-    query = _LISTED.limit(limit + 1)
-    query = query.where(Experiment.archived_at.is_not(None) if archived else Experiment.archived_at.is_(None))
-    if dataset is not None:
-        query = query.where(Experiment.dataset == dataset)
-    if state is not None:
-        query = query.where(_state_column() == state)
-    if after is not None:
-        query = query.where(Experiment.id < after)
-    found = [ListedExperiment(*row) for row in session.execute(query)]
+    query = _listed(archived=archived, dataset=dataset is not None, state=state is not None, after=after is not None)
+    values = {"dataset": dataset, "state": state, "after": after, "limit": limit + 1}
+    found = [ListedExperiment(*row) for row in session.execute(query, values)]
     return found[:limit], (found[limit - 1].id if len(found) > limit else None)
+
+
+@cache
+def _listed(*, archived: bool, dataset: bool, state: bool, after: bool) -> Select[Any]:
+    """Built once for each way of asking. Values: limit, and those of what is asked for."""
+    query = _LISTED.limit(bindparam("limit"))
+    query = query.where(Experiment.archived_at.is_not(None) if archived else Experiment.archived_at.is_(None))
+    if dataset:
+        query = query.where(Experiment.dataset == bindparam("dataset"))
+    if state:
+        query = query.where(_state_column() == bindparam("state"))
+    if after:
+        query = query.where(Experiment.id < bindparam("after"))
+    return query
 
 
 def _state_column() -> Any:

@@ -7,10 +7,10 @@ A run's specification never changes, nor do the metrics of one that has succeede
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import Connection, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.domain.subject import shown_subject
@@ -22,8 +22,7 @@ _SHOWN = ("dataset", "architecture", "variant", "seed", "branch_seed", "epochs",
 Subject = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRun:
+class ListedRun(NamedTuple):
     """A run without its specification and metrics, but for what a list shows of them."""
 
     id: str
@@ -44,8 +43,22 @@ class ListedRun:
     checkpoint: str | None
 
 
-_COLUMNS: list[Any] = [getattr(Run, f.name) for f in fields(ListedRun)[:-2]]
-_LISTED: Select[Any] = select(*_COLUMNS).order_by(Run.id.desc())
+_COLUMNS: list[Any] = [getattr(Run, name) for name in ListedRun._fields[:-2]]
+
+
+@cache
+def _listed(*, of_experiment: bool, after: bool, equal: tuple[str, ...]) -> Select[Any]:
+    """Built once for each way of asking, which takes longer than the query does. Values: experiment, after, limit, and
+    those of `equal`."""
+    chosen = select(Run.id).order_by(Run.id.desc()).limit(bindparam("limit"))  # from an index; then a page of rows
+    if of_experiment:
+        chosen = chosen.join(ExperimentRun, ExperimentRun.run_id == Run.id)
+        chosen = chosen.where(ExperimentRun.experiment_id == bindparam("experiment"))
+    for name in equal:
+        chosen = chosen.where(getattr(Run, name) == bindparam(name))
+    if after:
+        chosen = chosen.where(Run.id < bindparam("after"))
+    return select(*_COLUMNS).order_by(Run.id.desc()).where(Run.id.in_(chosen))
 
 
 def shown_of(spec: Mapping[str, Any]) -> Subject:
@@ -63,19 +76,14 @@ class KnownRuns:
         self._read = 0
 
     def page(
-        self, session: Session, *, after: str | None, limit: int, experiment: str | None = None, **equal: Any
+        self, session: Session | Connection, *, after: str | None, limit: int, experiment: str | None = None,
+        **equal: Any,
     ) -> tuple[list[ListedRun], str | None]:
         """Newest first: one page and the cursor of the next, or None."""
-        chosen = select(Run.id).order_by(Run.id.desc()).limit(limit + 1)  # from an index alone; then a page of rows
-        if experiment is not None:
-            chosen = chosen.join(ExperimentRun, ExperimentRun.run_id == Run.id)
-            chosen = chosen.where(ExperimentRun.experiment_id == experiment)
-        for name, value in equal.items():
-            if value is not None:
-                chosen = chosen.where(getattr(Run, name) == value)
-        if after is not None:
-            chosen = chosen.where(Run.id < after)
-        found: Sequence[Any] = session.execute(_LISTED.where(Run.id.in_(chosen))).all()
+        given = {name: value for name, value in equal.items() if value is not None}
+        asked = _listed(of_experiment=experiment is not None, after=after is not None, equal=tuple(sorted(given)))
+        values = {**given, "experiment": experiment, "after": after, "limit": limit + 1}
+        found: Sequence[Any] = session.execute(asked, values).all()
         listed = found[:limit]
         subjects = self._subjects_of(session, [row.id for row in listed])
         checkpoints = self._checkpoints_of(session, listed)
@@ -85,7 +93,7 @@ class KnownRuns:
         ]
         return rows, (listed[-1].id if len(found) > limit else None)
 
-    def _subjects_of(self, session: Session, run_ids: Sequence[str]) -> Mapping[str, Subject]:
+    def _subjects_of(self, session: Session | Connection, run_ids: Sequence[str]) -> Mapping[str, Subject]:
         known = self._subjects
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
@@ -96,13 +104,13 @@ class KnownRuns:
                 self._forget_deleted(session)
         return known
 
-    def _forget_deleted(self, session: Session) -> None:
-        there = set(session.scalars(select(Run.id).where(Run.id >= min(self._subjects))))
+    def _forget_deleted(self, session: Session | Connection) -> None:
+        there = set(session.execute(select(Run.id).where(Run.id >= min(self._subjects))).scalars())
         self._subjects = {run_id: subject for run_id, subject in self._subjects.items() if run_id in there}
         self._checkpoints = {run_id: found for run_id, found in self._checkpoints.items() if run_id in there}
         self._read = 0
 
-    def _checkpoints_of(self, session: Session, rows: Iterable[Any]) -> Mapping[str, str | None]:
+    def _checkpoints_of(self, session: Session | Connection, rows: Iterable[Any]) -> Mapping[str, str | None]:
         known = self._checkpoints
         states = {row.id: row.state for row in rows}
         unsure = [run_id for run_id in states if run_id not in known]

@@ -1,10 +1,10 @@
 """What runs found: checkpoints, blocks of an evaluation with their per-image rows, figures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, outerjoin, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, func, insert, outerjoin, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.epsilon import format_epsilon, parse_epsilon
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PAGE = 10_000  # per-image rows read at once
 _IN_DETAILS = ("size", "latency", "energy", "corruptions")  # unknown of figures from before there were any
 MOST_KNOWN = 500  # figures of no interest to the question in hand that are kept all the same
+MOST_LISTS = 8  # questions whose answers are kept: those of the data sets, norms and suites that people look at
 
 
 def add_checkpoint(session: Session, fence: Fence, checkpoint: Checkpoint) -> None:
@@ -252,32 +253,50 @@ def measured_datasets(session: Session) -> list[str]:
     return list(session.scalars(select(Figure.dataset).group_by(Figure.dataset).order_by(last, Figure.dataset)))
 
 
-def figures_version(session: Session, dataset: str) -> tuple[int, float]:
+_VERSION = select(func.count(), func.coalesce(func.sum(Figure.created_at), 0.0)).where(
+    Figure.dataset == bindparam("dataset")
+)
+
+
+def figures_version(connection: Connection, dataset: str) -> tuple[int, float]:
     """Another one whenever figures of the data set came or went: published, they never change."""
-    query = select(func.count(), func.coalesce(func.sum(Figure.created_at), 0.0)).where(Figure.dataset == dataset)
-    count, total = session.execute(query).one()
+    count, total = connection.execute(_VERSION, {"dataset": dataset}).one()
     return count, total
 
 
 class KnownFigures:
-    """`measured`, from one call to the next: a figure that was read once is not read again."""
+    """`measured`, from one call to the next: a figure that was read once is not read again, and of figures that are
+    the same as before nothing is."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, float], Measured] = {}
+        self._lists: dict[Hashable, tuple[Hashable, tuple[Measured, ...]]] = {}  # a question: version, answer
 
-    def measured(self, session: Session, dataset: str, **equal: Any) -> list[Measured]:
+    def measured(self, session: Session, dataset: str, **equal: Any) -> Sequence[Measured]:
         """As the function of that name. Threads may call it at once: at worst both read the same."""
+        version = figures_version(session.connection(), dataset)  # before the figures: these may be newer, never older
+        question = dataset, *sorted(equal.items())
+        before = self._lists.get(question)
+        if before is not None and before[0] == version:
+            return before[1]
+        found = self._read(session, dataset, equal)
+        kept = {name: of for name, of in self._lists.items() if name != question}
+        self._lists = dict([*kept.items(), (question, (version, found))][-MOST_LISTS:])
+        return found
+
+    def _read(self, session: Session, dataset: str, equal: Mapping[str, Any]) -> tuple[Measured, ...]:
         keys = select(Figure.run_id, Figure.eps, Figure.created_at).where(*_equal(dataset, equal))
-        wanted = [(run_id, eps, at) for run_id, eps, at in session.execute(keys.order_by(Figure.run_id, Figure.eps))]
+        # By the connection: half the time of the session's own rows, and there are thousands.
+        rows = session.connection().execute(keys.order_by(Figure.run_id, Figure.eps)).all()
+        wanted = [(run_id, eps, at) for run_id, eps, at in rows]
         known = self._known
-        new = sorted({run_id for run_id, eps, at in wanted if (run_id, eps, at) not in known})
-        for start in range(0, len(new), PAGE):
-            some = Figure.run_id.in_(new[start : start + PAGE])
-            known = known | {(m.run_id, m.eps, m.created_at): m for m in measured(session, dataset, some)}
-        if new:
+        if new := sorted({key[0] for key in wanted if key not in known}):
+            for start in range(0, len(new), PAGE):
+                some = Figure.run_id.in_(new[start : start + PAGE])
+                known = known | {(m.run_id, m.eps, m.created_at): m for m in measured(session, dataset, some)}
             gone = len(known) > 1.25 * len(wanted) + MOST_KNOWN
             self._known = {key: known[key] for key in wanted} if gone else known
-        return [known[key] for key in wanted]
+        return tuple(known[key] for key in wanted)
 
 
 def _equal(dataset: str, equal: Mapping[str, Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.domain.outlook import TOO_EARLY, Tally
@@ -32,7 +32,7 @@ class KnownTallies:
     def __init__(self) -> None:
         self._final: dict[str, list[Tally]] = {}
 
-    def of_experiments(self, session: Session, experiment_ids: Sequence[str]) -> dict[str, list[Tally]]:
+    def of_experiments(self, session: Session | Connection, experiment_ids: Sequence[str]) -> dict[str, list[Tally]]:
         """Experiment -> its tallies, in at most one query; `app.domain.outlook.tallies_of` counts the same."""
         known = self._final
         unsure = [experiment_id for experiment_id in experiment_ids if experiment_id not in known]
