@@ -19,7 +19,8 @@ def request(
 ) -> Run:
     """The run that does it: a new one, or the one that does the same already.
 
-    Raises NotFound, InvalidInput (a run that is no evaluation of the checkpoint), Conflict (nothing to verify).
+    Raises NotFound, InvalidInput (a run that is no evaluation of the checkpoint, or nothing of what there is), Conflict
+    (nothing to verify).
     """
     lock_graph(session)
     row = results.checkpoint(session, checkpoint_id)
@@ -28,6 +29,9 @@ def request(
         raise InvalidInput(problems)
     chosen = done if wanted.runs is None else [run_id for run_id in done if run_id in wanted.runs]
     if not chosen and not wanted.clean:
+        if done:
+            detail = "is empty, and clean is false: name evaluations, or leave the field out"
+            raise InvalidInput([Problem("/runs", detail)])
         raise Conflict(f"there is nothing to verify: checkpoint {row.id} has no evaluation that succeeded")
     origin = runs.get(session, row.run_id)
     planned = verify_run(origin.spec, row.id, row.spec["epochs"], chosen, clean=wanted.clean)

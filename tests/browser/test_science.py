@@ -104,6 +104,11 @@ def test_an_image_of_ones_own_is_predicted_and_attacked(lab: Lab, visit: Callabl
     run = ask(lab, "/runs?kind=attack&limit=1")["items"][0]
     spec = ask(lab, f"/runs/{run['id']}")["spec"]
     assert (spec["label"], list(spec["image"])) == (3, ["sha256"])
+    page = visit(f"{lab.url}/ui/runs/{run['id']}")
+    expect(page.locator("#outcome p")).to_contain_text(f"({spec['attack']} within {spec['norm']} ")
+    for title in ("Image", "What changed, magnified", "Attacked"):
+        picture_of = page.get_by_role("img", name=title, exact=True)
+        assert picture_of.evaluate("image => image.decode().then(() => image.naturalWidth)") == 8
 
 
 def test_an_answer_is_not_called_true_where_nobody_knows_the_class(lab: Lab, visit: Callable[..., Page]) -> None:

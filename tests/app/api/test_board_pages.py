@@ -113,6 +113,9 @@ def test_bad_input_is_told_on_a_page(board) -> None:
         wrong = board.get(f"/ui/leaderboard?dataset=digits&{query}")
         assert (wrong.status_code, said in wrong.text) == (422, True), wrong.text
         assert "default-src" in wrong.headers["content-security-policy"]
+    wrong = board.get("/ui/experiments?state=zzz")
+    assert (wrong.status_code, "queued" in wrong.text) == (422, True), "a state that there is not would show them all"
+    assert board.get("/ui/experiments?state=&dataset=&archived=").status_code == 200
 
 
 def test_downloads_have_the_filters_of_the_page(board) -> None:

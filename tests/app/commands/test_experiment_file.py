@@ -17,3 +17,15 @@ def test_what_cannot_be_sent_is_refused_with_the_file_named(tmp_path, content: b
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(SpikeproofError, match=r"bad\.yaml"):
         read_experiment(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("content", ["seeds: [0]\nseeds: [1]", '{"training": {"epochs": 5, "epochs": 6}}'])
+def test_a_field_that_is_there_twice_is_refused_with_its_name_and_line(tmp_path, content: str) -> None:
+    (tmp_path / "twice.yaml").write_text(content)
+    with pytest.raises(SpikeproofError, match=r"(?s)twice\.yaml.*'(seeds|epochs)' is there twice.*line"):
+        read_experiment(tmp_path / "twice.yaml")
+
+
+def test_fields_that_are_merged_may_be_said_again(tmp_path) -> None:
+    (tmp_path / "a").write_text("usual: &usual {epochs: 5, recipe: default}\ntraining: {<<: *usual, epochs: 6}")
+    assert read_experiment(tmp_path / "a")["training"] == {"epochs": 6, "recipe": "default"}

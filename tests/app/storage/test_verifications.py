@@ -86,6 +86,12 @@ def test_where_there_is_nothing_to_verify_it_is_a_conflict(queue) -> None:
     assert ask(queue, checkpoint).spec["runs"] == []
 
 
+def test_to_verify_nothing_of_what_there_is_is_refused(queue, evaluated) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ask(queue, evaluated[0], runs=[], clean=False)
+    assert [problem.pointer for problem in refused.value.problems] == ["/runs"]
+
+
 def test_only_evaluations_of_this_checkpoint_that_succeeded_can_be_named(queue, evaluated) -> None:
     checkpoint, evaluation = evaluated
     other = queue.runs(queue.submit(seeds=[1]))

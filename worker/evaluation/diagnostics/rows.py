@@ -144,7 +144,7 @@ def no_iterative_attack(rows: Rows) -> Result:
     who = f"only {', '.join(ran)} ran" if ran else "no attack of the list applies to this network"
     return UNTRIED.grade(value, (
         f"{value:.1%} are right on images untried by any iterative white-box attack of {FEWEST_STEPS} steps "
-        f"or more that together cross the ball: {who}. That says nothing of robustness. Add `pgd` or `apgd`, or take a "
+        f"or more that together cross the ball: {who}. That says nothing of robustness. Add pgd or apgd, or take a "
         "suite."
     ))
 
