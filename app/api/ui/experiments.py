@@ -1,6 +1,6 @@
 """`/ui/experiments`: the list, and one with its runs."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
@@ -14,7 +14,8 @@ from app.api.ui.html import page
 from app.api.ui.workers import worker_lives
 from app.dashboard.experiment_form import form_page
 from app.dashboard.experiments import experiment_page, list_page
-from app.domain.lifecycle import ExperimentState
+from app.domain.errors import InvalidInput, Problem
+from app.domain.lifecycle import EXPERIMENT_STATES, ExperimentState
 from app.storage import datasets, experiments, results, watching
 from app.storage.tables import Figure
 
@@ -24,13 +25,15 @@ router = APIRouter(prefix="/ui/experiments", include_in_schema=False)
 
 @router.get("")
 def list_(
-    services: ServicesOf, actor: ActorOf, dataset: str = "", state: ExperimentState | Literal[""] = "",
-    archived: str = "",
+    services: ServicesOf, actor: ActorOf, dataset: str = "", state: str = "", archived: str = "",
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Filters that a form left open are empty."""
+    known: ExperimentState | None = next((name for name in EXPERIMENT_STATES if name == state), None)
+    if state and known is None:
+        raise InvalidInput([Problem("/state", f"{state!r} is none of {', '.join(EXPERIMENT_STATES)}")])
     found = api.listed(
-        services, dataset=dataset or None, state=state or None, archived=archived == "true", limit=PAGE, after=cursor
+        services, dataset=dataset or None, state=known, archived=archived == "true", limit=PAGE, after=cursor
     )
     chosen = {"dataset": dataset, "state": state, "archived": archived, "cursor": cursor}
     names = datasets.names(services.settings.data_dir)
