@@ -89,8 +89,8 @@ def create_application(config: Settings | None = None) -> FastAPI:
     sweeper = Sweeper(database, config, doorbell)
     app.state.services = Services(config, database, sweeper, hub, figures, models, batcher, doorbell)
     answering = SQLITE_THREADS if database.is_sqlite else SERVER_THREADS
-    app.add_middleware(Again, answers=app.state.services.answers, threads=answering)
     app.add_middleware(_BodyLimit, images=config.max_upload_mib * 2**20, weights=config.max_weights_mib * 2**20)
+    app.add_middleware(Again, answers=app.state.services.answers, threads=answering)
     app.add_middleware(Gate, services=app.state.services)  # before a body is read
     app.add_middleware(EveryAnswer)
     app.add_middleware(Requests, observe=figures.observe)
