@@ -120,7 +120,11 @@ def protocol_of(m: Measured) -> str:
 
 def choose_family(measured: Sequence[Measured]) -> str | None:
     """The same for curves: `measured` at several radii, of which the protocols differ in nothing but those."""
-    return _choose(measured, lambda m: str(m.protocol["family"]))
+    return _choose(measured, _family_of)
+
+
+def _family_of(m: Measured) -> str:
+    return str(m.protocol["family"])
 
 
 def _choose(measured: Sequence[Measured], by: Callable[[Measured], str]) -> str | None:
