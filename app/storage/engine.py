@@ -55,6 +55,8 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self._writer = self._engine("BEGIN IMMEDIATE")
         self._reader = self._engine("BEGIN") if self.is_sqlite else self._writer
+        # PostgreSQL's transactions see what is committed between their queries anyway: none is begun for a glance.
+        self._glancer = self._reader if self.is_sqlite else self._reader.execution_options(isolation_level="AUTOCOMMIT")
         self.commits = Commits(self._reader)
 
     @property
@@ -77,7 +79,7 @@ class Database:
     @contextmanager
     def glancing(self) -> Iterator[Connection]:
         """As `reading` without a session, which costs more than one small query: for what is asked all the time."""
-        with self._reader.connect() as connection:
+        with self._glancer.connect() as connection:
             yield connection
 
     def close(self) -> None:
