@@ -1,5 +1,6 @@
 """The client: a method a call of the API."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,10 @@ class Client(Connection):
         """`POST /experiments`."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._json("POST", "/experiments", json=spec, headers=headers)
+
+    def plan(self, spec: Mapping[str, Any]) -> Document:
+        """`POST /experiments/plan`: the runs that it would be, and how long they would take; nothing is queued."""
+        return self._json("POST", "/experiments/plan", json=spec)
 
     def experiment(self, experiment_id: str) -> Document:
         """`GET /experiments/{id}`."""
@@ -227,6 +232,20 @@ class Client(Connection):
         pixels = images.tolist() if hasattr(images, "tolist") else images
         return self._json("POST", f"/checkpoints/{checkpoint_id}/predict", json={"images": pixels, **options})
 
+    def attack(self, checkpoint_id: str, image: Any = None, **wanted: Any) -> Document:
+        """`POST /checkpoints/{id}/attack`: the run that looks for the worst image within `eps` of this one.
+
+        `image`: a PNG or JPEG file, or pixels in 0..1 as nested lists or an array (C, H, W); none with `test_image`.
+        Other fields are `attack`, `parameters`, `norm`, `eps`, `label`, `seed`, `fresh`.
+        """
+        address = f"/checkpoints/{checkpoint_id}/attack"
+        if isinstance(image, Path | str):
+            form = {name: json.dumps(value) if name == "parameters" else value for name, value in wanted.items()}
+            return self._json("POST", address, files={"image": (Path(image).name, Path(image).read_bytes())}, data=form)
+        if image is not None:
+            wanted["image"] = image.tolist() if hasattr(image, "tolist") else image
+        return self._json("POST", address, json=wanted)
+
     # What there is to choose from
 
     def datasets(self) -> list[Document]:
@@ -252,6 +271,10 @@ class Client(Connection):
     def suites(self) -> list[Document]:
         """`GET /suites`."""
         return list(self._get("/suites")["items"])
+
+    def presets(self) -> list[Document]:
+        """`GET /presets`."""
+        return list(self._get("/presets")["items"])
 
     def healthy(self) -> bool:
         """Whether the API answers."""

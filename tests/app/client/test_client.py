@@ -143,6 +143,23 @@ def test_pixels_are_classified_as_the_same_image_in_a_file(client: Client, queue
     assert client.predict_pixels(checkpoint, pixels[None] / 255, top=2)["predictions"] == by_file
 
 
+def test_an_image_is_attacked_as_file_pixels_or_number(client: Client, queue: Queue, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    checkpoint, pixels = queue.trained(), np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    wanted = {"attack": "pgd", "parameters": {"steps": 3}, "eps": "16/255", "label": 4}
+    by_file = client.attack(checkpoint, tmp_path / "image.png", **wanted)
+    assert by_file["kind"] == "attack"
+    by_pixels = client.attack(checkpoint, pixels / 255, **wanted)
+    assert (by_pixels["id"], by_pixels["reused"]) == (by_file["id"], True), "the same in every field"
+    by_number = client.attack(checkpoint, test_image=3, eps="16/255")
+    assert client.run(by_number["id"])["spec"]["image"]["test_image"] == 3
+    with pytest.raises(InvalidInput, match="test_image"):
+        client.attack(checkpoint, eps="16/255")
+
+
 def test_results_come_as_json_tables_pictures_and_data_frames(client: Client, queue: Queue, tmp_path: Path) -> None:
     queue.submit(variants=["default", "lif"], seeds=[0, 1])
     queue.work_off(measure)
@@ -177,6 +194,9 @@ def test_catalogues_and_logs(client: Client, queue: Queue) -> None:
     assert client.architecture("resnet20")["totals"]["parameters"] > 0
     assert "pgd" in [a["name"] for a in client.attacks()]
     assert "quick" in [s["name"] for s in client.suites()]
+    assert "quickstart" in [p["name"] for p in client.presets()]
+    assert [run["kind"] for run in client.plan({"dataset": "digits", "variants": ["default"]})["runs"]] != []
+    assert client.experiments() == []
     run = queue.runs(queue.submit())[0].id
     path = queue.data_dir / "runs" / run / "log.txt"
     path.parent.mkdir(parents=True)
