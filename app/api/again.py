@@ -3,26 +3,41 @@
 What a list or a board answers depends on path, query, `Accept` and the database, on no other header and on nobody's
 role; whether somebody may ask it at all, the gate before this has decided. So the same path, query and `Accept` are the
 same question, and its answer is what `app.api.answers` keeps, or makes of the database as it is now.
+
+Of those who ask the same at once one holds a thread: the others wait for its answer, or for their turn, on the event
+loop. Answers that take long to make have a thread of their own, one after another, so that a list which takes a
+millisecond never waits for a board which takes fifty.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import partial
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Lock, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.answers import REMEMBER, Answers, Question
+from app.api.answers import REMEMBER, Answers, Given, Question
 from app.domain.errors import SpikeproofError
 
 # Answers made at a time: threads that work, as with SQLite, take the interpreter's lock from one another; those that
 # wait for a database server do not.
 SQLITE_THREADS, SERVER_THREADS = 2, 8
+SLOW_SECONDS = 0.01  # of work
 MOST_QUESTIONS = 2000
 LONGEST_QUESTION = 1000  # bytes of path, query and `Accept`
 _OF_A_BODY = (b"content-length", b"transfer-encoding")
+
+
+@dataclass
+class Known:
+    """A question that may be asked again; `slow`: making its answer took long once."""
+
+    question: Question
+    turn: Lock = field(default_factory=lambda: Lock(fast_acquire=True))
+    slow: bool = False
 
 
 class Again:
@@ -30,31 +45,47 @@ class Again:
 
     def __init__(self, app: ASGIApp, answers: Answers, threads: int) -> None:
         self._app, self._answers = app, answers
-        self._few = CapacityLimiter(threads)
-        self._known: OrderedDict[Hashable, Question] = OrderedDict()  # the event loop's alone
+        self._few, self._one = CapacityLimiter(threads), CapacityLimiter(1)
+        self._known: OrderedDict[Hashable, Known] = OrderedDict()  # the event loop's alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if (asked := _asked(scope)) is None:
             await self._app(scope, receive, send)
             return
-        if (question := self._known.get(asked)) is None:
+        if (known := self._known.get(asked)) is None:
             scope.setdefault("state", {})[REMEMBER] = partial(self._remember, asked)
             await self._app(scope, receive, send)
             return
         if_none_match = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"if-none-match"), "")
         try:
-            answer = await to_thread.run_sync(
-                self._answers.give, question, if_none_match, time.monotonic_ns(), limiter=self._few
-            )
+            answer = await self._answer(known, if_none_match)
         except (SpikeproofError, SQLAlchemyError):
             await self._app(scope, receive, send)
             return
-        scope["route"] = question.route
+        scope["route"] = known.question.route
         await answer(scope, receive, send)
 
+    async def _answer(self, known: Known, if_none_match: str) -> Given:
+        came = time.monotonic_ns()
+        async with known.turn:
+            if (made := self._answers.made_since(came, known.question, if_none_match)) is not None:
+                return made
+            limiter = self._one if known.slow else self._few
+            answer, seconds = await to_thread.run_sync(
+                self._give, known.question, if_none_match, came, limiter=limiter
+            )
+        known.slow = known.slow or seconds > SLOW_SECONDS
+        return answer
+
+    def _give(self, question: Question, if_none_match: str, came: int) -> tuple[Given, float]:
+        """With the seconds that this thread worked for it."""
+        began = time.thread_time()
+        answer = self._answers.give(question, if_none_match, came)
+        return answer, time.thread_time() - began
+
     def _remember(self, asked: Hashable, question: Question) -> None:
-        self._known[asked] = question
+        self._known[asked] = Known(question)
         self._known.move_to_end(asked)
         if len(self._known) > MOST_QUESTIONS:
             self._known.popitem(last=False)

@@ -100,7 +100,12 @@ class Answers:
         question = Question(key, database.commits.latest, look, make, request.scope.get("route"))
         return self.give(question, request.headers.get("if-none-match", ""))
 
-    def give(self, question: Question, if_none_match: str, came: int | None = None) -> Response:
+    def made_since(self, came: int, question: Question, if_none_match: str) -> Given | None:
+        """What was begun after somebody came who asked the same: all that was committed before is in it."""
+        kept = self._kept.get(question.key)
+        return Given(question, kept, if_none_match) if kept is not None and kept.begun > came else None
+
+    def give(self, question: Question, if_none_match: str, came: int | None = None) -> Given:
         """What was kept, or is made now, for somebody who asked at that moment (`time.monotonic_ns`; None: now)."""
         came = time.monotonic_ns() if came is None else came
         kept = self.get(question.key, partial(question.latest, came), question.look, question.make, came)

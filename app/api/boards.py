@@ -35,6 +35,14 @@ def measured_of(services: Services, dataset: str, norm: Norm | None, **filters: 
         return services.figures.measured(session, dataset, norm=norm, **filters)
 
 
+def expect_dataset(services: Services, name: str) -> None:
+    """For a filter that found nothing. Raises NotFound where no data set has the name, here or in what is stored."""
+    known = datasets.names(services.settings.data_dir)
+    with services.database.reading() as session:
+        if name not in known and not results.any_stored(session, name):
+            raise NotFound.of("data set", name, known)
+
+
 def kept(services: Services, request: Request, dataset: str, wanted: str, make: Callable[[], Response]) -> Response:
     """The answer to this very request in the format that is wanted, made of the data set's figures alone."""
     figures = partial(figures_of, services, dataset)

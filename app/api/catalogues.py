@@ -127,20 +127,41 @@ def _layers(name: str, variant: Variant, stem: str, side: int, classes: int, cha
 @router.get("/attacks", tags=["catalogues"], summary="Attacks with their parameters")
 def list_attacks() -> dict[str, Any]:
     """Norms, defaults and ranges, white or black box, reference."""
-    shown = (asdict(attack) for attack in ATTACKS.values())
-    return {"items": [{k: v for k, v in one.items() if k != "module"} for one in shown], "next": None}
+    return {"items": [_attack(name) for name in ATTACKS], "next": None}
+
+
+@router.get("/attacks/{name}", tags=["catalogues"], summary="One attack with its parameters")
+def show_attack(name: str) -> dict[str, Any]:
+    """Norms, defaults and ranges, white or black box, reference."""
+    if name not in ATTACKS:
+        raise NotFound.of("attack", name, ATTACKS)
+    return _attack(name)
+
+
+def _attack(name: str) -> dict[str, Any]:
+    return {key: value for key, value in asdict(ATTACKS[name]).items() if key != "module"}
 
 
 @router.get("/suites", tags=["catalogues"], summary="Attacks that are run together")
 def list_suites() -> dict[str, Any]:
     """Version and full budgets; `grid`: the radii that a stage is limited to."""
-    items = []
-    for suite in SUITES.values():
-        stages = [
-            {**asdict(stage), "grid": stage.grid and [format_epsilon(e) for e in stage.grid]} for stage in suite.stages
-        ]
-        items.append({**asdict(suite), "stages": stages})
-    return {"items": items, "next": None}
+    return {"items": [_suite(name) for name in SUITES], "next": None}
+
+
+@router.get("/suites/{name}", tags=["catalogues"], summary="One suite with its attacks")
+def show_suite(name: str) -> dict[str, Any]:
+    """Version and full budgets; `grid`: the radii that a stage is limited to."""
+    if name not in SUITES:
+        raise NotFound.of("suite", name, SUITES)
+    return _suite(name)
+
+
+def _suite(name: str) -> dict[str, Any]:
+    stages = [
+        {**asdict(stage), "grid": stage.grid and [format_epsilon(e) for e in stage.grid]}
+        for stage in SUITES[name].stages
+    ]
+    return {**asdict(SUITES[name]), "stages": stages}
 
 
 @router.get("/presets", tags=["catalogues"], summary="Experiments by name")

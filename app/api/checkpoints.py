@@ -7,12 +7,14 @@ from fastapi import APIRouter, Body, Header, Response
 from fastapi.responses import FileResponse
 
 from app.api import views
+from app.api.boards import expect_dataset
 from app.api.dependencies import Services, ServicesOf
 from app.api.pagination import Limit, Page, id_cursor
 from app.api.security import ActorOf
+from app.domain.architectures import ArchitectureName, Variant
 from app.domain.errors import NotFound
 from app.domain.spec import VerifySpec
-from app.storage import artifacts, results, trail, verifications
+from app.storage import artifacts, results, runs, trail, verifications
 from app.storage.tables import Checkpoint
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"])
@@ -23,8 +25,8 @@ IfNoneMatch = Annotated[str | None, Header(max_length=1000)]
 def list_(
     services: ServicesOf,
     dataset: str | None = None,
-    architecture: str | None = None,
-    variant: str | None = None,
+    architecture: ArchitectureName | None = None,
+    variant: Variant | None = None,
     run: str | None = None,
     limit: Limit = 50,
     cursor: Annotated[str | None, id_cursor("ckpt")] = None,
@@ -33,7 +35,11 @@ def list_(
     filters = {"dataset": dataset, "architecture": architecture, "variant": variant, "run_id": run}
     with services.database.reading() as session:
         rows, following = results.checkpoints(session, after=cursor, limit=limit, **filters)
-        return {"items": [views.checkpoint(row) for row in rows], "next": following}
+        if run is not None and not rows:
+            runs.get(session, run)
+    if dataset is not None and not rows:
+        expect_dataset(services, dataset)
+    return {"items": [views.checkpoint(row) for row in rows], "next": following}
 
 
 @router.get("/{checkpoint_id}", summary="One checkpoint with its specification")

@@ -18,7 +18,7 @@ from app.domain.recipes import MeasuredRecipe
 from app.domain.spec import Precision
 from app.domain.suites import MeasuredSuite
 from app.reports.curve_plot import curves_picture
-from app.reports.tables import curves_table, measured_under
+from app.reports.tables import curves_table
 from app.storage import datasets
 
 router = APIRouter(tags=["leaderboard"])
@@ -46,7 +46,8 @@ def show(
     rows: RowIds = None,
     format: CurveFormat = None,
 ) -> Response:
-    """Lines of one protocol but for its radii: by default of the strongest suite that is complete. In a suite on
+    """Lines of one protocol but for its radii: by default of the strongest suite that is complete. A line begins at
+    `clean_accuracy_subset`, of the images that are attacked; `clean_accuracy` is of all `test_images`. In a suite on
     survivors an attack's figure is the running union after it (`kind`). `others` counts lines left out. `rows` names
     rows of the leaderboard, at any radius; of several protocols, one is drawn."""
     measured = measured_of(services, dataset, norm, suite=suite, images=images)
@@ -69,8 +70,7 @@ def show(
 
 
 def _as(wanted: str, answer: dict[str, Any]) -> Response:
-    note = measured_under({"norm": answer["norm"], **(answer["protocol"] or {})}, radius=False)
-    report = as_report(wanted, lambda: curves_table(answer["lines"], note), lambda form: curves_picture(answer, form))
+    report = as_report(wanted, lambda: curves_table(answer), lambda form: curves_picture(answer, form))
     return report or FastJson(answer, headers=VARY)  # for a browser's page too
 
 

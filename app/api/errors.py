@@ -2,6 +2,7 @@
 path of the server."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
@@ -140,7 +141,16 @@ async def _on_http(request: Request, error: Exception) -> Response:
         return too_large(request)
     phrase = HTTPStatus(error.status_code).phrase
     detail = str(error.detail) if error.detail != phrase else f"{request.method} {request.url.path}: {phrase.lower()}"
+    if error.status_code == 404 and error.detail == phrase:  # no route
+        detail += _nearest(request)
     return problem(request, error.status_code, detail, headers=error.headers)
+
+
+def _nearest(request: Request) -> str:
+    """Of the addresses that there are, the one that was meant perhaps; and where all are."""
+    known = [path for path in request.app.openapi()["paths"] if "{" not in path]
+    near = get_close_matches(request.url.path, known, n=1)
+    return f"{f'; did you mean {near[0]}?' if near else ';'} /docs lists every address"
 
 
 async def _on_database(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 EXPERIMENT, RUN, CHECKPOINT = "exp_1hthffprrk3qsjhzscya5", "run_1hthffps3awc7g32e8fa7", "ckpt_1hthfmar3ym4daf084dad"
-ROWS = ("483ddd5680816df4", "3da565630a4c0a13")
+ROWS = ("a29614eb43c92262", "765c9b3cbf018e24")
 
 PARAMETERS: dict[str, Any] = {
     "experiment_id": EXPERIMENT, "run_id": RUN, "checkpoint_id": CHECKPOINT, "a": ROWS[0], "b": ROWS[1],
@@ -19,7 +19,7 @@ PARAMETERS: dict[str, Any] = {
     "freeze_depth": 3, "norm": "linf", "eps": "8/255", "suite": "quick", "images": 1000, "attack": "pgd",
     "metric": "clean_accuracy", "sort": "robust_accuracy", "format": "json", "state": "succeeded", "kind": "evaluate",
     "archived": False, "restore": False, "files": False, "limit": 50, "cursor": EXPERIMENT, "tail": 100, "offset": 0,
-    "rows": [ROWS[0], ROWS[1]], "index": 0, "model": CHECKPOINT, "inference-header-content-length": "210",
+    "rows": [ROWS[0], ROWS[1]], "index": 0, "model": CHECKPOINT, "inference-header-content-length": "116",
     "stem": "cifar", "image_size": 32, "classes": 10, "channels": 3, "offline": False, "small": True,
     "as_published": False,
     "draws": 20, "seed": 0, "top": 3,
@@ -27,7 +27,8 @@ PARAMETERS: dict[str, Any] = {
     "if-none-match": '"8dd4a09cbf1ec9b0d8a8d0ce8a9bbb0a1a5aab26ee9f1eb1a5c7c0a2d5b0a6f1"',
 }  # fmt: skip
 PARAMETERS_OF: dict[tuple[str, str], Any] = {  # where the same name means another thing
-    ("GET /presets/{name}", "name"): "quickstart",
+    ("GET /presets/{name}", "name"): "quickstart", ("GET /attacks/{name}", "name"): "fgsm",
+    ("GET /suites/{name}", "name"): "quick",
     ("GET /architectures/{name}", "name"): "resnet20", ("GET /runs", "cursor"): RUN,
     ("GET /checkpoints", "cursor"): CHECKPOINT, ("GET /trail", "cursor"): "trl_1hthh0w3xfeeftwf64npm",
     ("GET /runs/{run_id}/images", "cursor"): "12:8/255:pgd", ("GET /runs/{run_id}/verdicts", "cursor"): "12:8/255",
@@ -41,7 +42,7 @@ BODIES: dict[tuple[str, str], Any] = {
         "file": _FILE, "architecture": "resnet20", "dataset": "digits", "name": "mine", "seed": 0,
     },
     ("POST /checkpoints/{checkpoint_id}/verify", "application/json"): {"clean": True},
-    ("POST /checkpoints/{checkpoint_id}/predict", "multipart/form-data"): {"images": [_FILE]},
+    ("POST /checkpoints/{checkpoint_id}/predict", "multipart/form-data"): {"images": [_FILE], "draws": 20},
     ("POST /checkpoints/{checkpoint_id}/attack", "application/json"): {
         "test_image": 0, "attack": "pgd", "parameters": {"steps": 5}, "norm": "linf", "eps": "32/255",
     },
@@ -54,6 +55,10 @@ BODIES: dict[tuple[str, str], Any] = {
         "inputs": [{"name": "images", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [0.5] * 64}],
         "parameters": {"draws": 20, "seed": 0},
     },
+    ("POST /v2/models/{model}/infer", "application/octet-stream"): (
+        '{"inputs": [{"name": "images", "shape": [1, 1, 8, 8], "datatype": "FP32", "parameters": '
+        '{"binary_data_size": 256}}]}(then 256 bytes: 64 float32, little endian)'
+    ),
     ("POST /checkpoints/{checkpoint_id}/predict", "application/json"): {
         "images": [_GREY], "draws": 20, "seed": 0, "top": 2,
     },
@@ -68,10 +73,12 @@ _TEXTS: dict[tuple[str, str], str] = {
     ("GET /checkpoints/{checkpoint_id}/card", "text/markdown"): "# resnet20 lif on digits, seed 0\n\n## Model\n",
     ("GET /metrics", "text/plain"): 'spikeproof_runs{kind="train",state="succeeded"} 3.0\n',
     ("GET /leaderboard", "text/csv"): _BOARD["csv"], ("GET /leaderboard", "text/markdown"): _BOARD["markdown"],
-    ("GET /leaderboard/matrix", "text/csv"): "variant,architecture,mean,sd\nlif,resnet20,0.978,0.0022\n",
+    ("GET /leaderboard/matrix", "text/csv"):
+        "dataset,metric,variant,architecture,mean,sd\ndigits,clean_accuracy,lif,resnet20,0.978,0.0022\n",
     ("GET /leaderboard/matrix", "text/markdown"): "| variant | resnet20 |\n|---|---:|\n| lif | 97.8 ± 0.2 &lt;6,3> |\n",
-    ("GET /curves", "text/csv"): "label,eps,accuracy\nresnet20 lif,0.12549019607843137,0.1085\n",
-    ("GET /curves", "text/markdown"): "| row | clean % | 32/255 % |\n|---|---:|---:|\n| resnet20 lif | 97.8 | 10.8 |\n",
+    ("GET /curves", "text/csv"):
+        "dataset,label,eps,accuracy\ndigits,resnet20 lif,0.0,0.98\ndigits,resnet20 lif,0.125,0.1085\n",
+    ("GET /curves", "text/markdown"): "| row | eps 0 % | 32/255 % |\n|---|---:|---:|\n| resnet20 lif | 97.8 | 10.8 |\n",
     ("GET /compare", "text/csv"): "figure,eps,a,b,difference\nrobust_accuracy,0.12549019607843137,0.1085,0.08,0.0285\n",
     ("GET /compare", "text/markdown"): "| figure | A − B, points |\n|---|---:|\n| robust accuracy | +2.9 |\n",
 }  # fmt: skip

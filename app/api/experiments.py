@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from app.api import planning, views
+from app.api.boards import expect_dataset
 from app.api.dependencies import Services, ServicesOf
 from app.api.fast_json import FastJson
 from app.api.pagination import Limit, Page, id_cursor
@@ -75,13 +76,13 @@ def list_(
     filters: dict[str, Any] = {"dataset": dataset, "state": state, "archived": archived}
     return services.answers.of(
         request, services.database, lambda: _look(services, limit=limit, after=cursor, **filters),
-        lambda found: FastJson(_page(found)),
+        lambda found: FastJson(_page(services, found, dataset)),
     )
 
 
 def listed(services: Services, **wanted: Any) -> dict[str, Any]:
     """A page of experiments; `wanted` as of `app.storage.experiments.page`."""
-    return _page(_look(services, **wanted))
+    return _page(services, _look(services, **wanted), wanted.get("dataset"))
 
 
 def _look(services: Services, **wanted: Any) -> Found:
@@ -90,8 +91,11 @@ def _look(services: Services, **wanted: Any) -> Found:
         return rows, services.tallies.of_experiments(connection, [row.id for row in rows]), following
 
 
-def _page(found: Found) -> dict[str, Any]:
+def _page(services: Services, found: Found, dataset: str | None) -> dict[str, Any]:
+    """Raises NotFound where a data set was asked for that there never was."""
     rows, tallies, following = found
+    if dataset is not None and not rows:
+        expect_dataset(services, dataset)
     return {"items": [views.summary(row, tallies[row.id], row.submitted_by) for row in rows], "next": following}
 
 

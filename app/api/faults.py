@@ -17,6 +17,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MOST_PROBLEMS = 50
 _SHOULD = "Input should be "
+_ROW = "the `id` of a leaderboard row; GET /leaderboard?dataset=... lists them"
+_FOUND_AT = {"dataset": "the name of a data set, such as cifar10; GET /datasets lists them", "a": _ROW, "b": _ROW}
 _WHOLE_BODY = {"missing": "a JSON body is required", "string_unicode": "a field's name holds half a character"}
 
 
@@ -62,7 +64,7 @@ def pointer_to(steps: Iterable[str | int]) -> str:
 
 def _fault(error: Mapping[str, Any], body: Any, model: type[BaseModel]) -> tuple[str, str]:
     source, *path = error["loc"] or ("body",)
-    detail = error["msg"].removeprefix("Value error, ")
+    detail = _said(error, str(path[-1]) if path else "")
     if error["type"] == "json_invalid":
         return "", f"the body is not JSON: {error.get('ctx', {}).get('error', 'it cannot be read')}"
     if source != "body":
@@ -73,6 +75,15 @@ def _fault(error: Mapping[str, Any], body: Any, model: type[BaseModel]) -> tuple
     if error["type"] == "extra_forbidden":
         detail = "unknown field" + suggestion(str(places[-1]), _fields_at(places[:-1], model))
     return pointer_to(places), detail
+
+
+def _said(error: Mapping[str, Any], name: str) -> str:
+    """In words for whoever sent it: what is missing, and where a value of it is found."""
+    if error["type"] == "missing" and name in _FOUND_AT:
+        return f"Field required: {_FOUND_AT[name]}"
+    if error["type"] == "string_pattern_mismatch" and name == "cursor":
+        return "is not the `next` of a page; leave it out for the first page"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def _steps(path: Sequence[str | int], body: Any, *, missing: bool) -> list[str | int]:

@@ -1,6 +1,6 @@
 """`/leaderboard` and `/leaderboard/matrix`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -41,7 +41,7 @@ from app.domain.spec import Precision
 from app.domain.suites import MeasuredSuite
 from app.reports.board_plot import board_picture
 from app.reports.matrix_plot import matrix_picture
-from app.reports.tables import leaderboard_table, matrix_table, measured_under
+from app.reports.tables import clean_cells, clean_images, leaderboard_table, matrix_table, measured_under
 
 router = APIRouter(prefix="/leaderboard", tags=["leaderboard"])
 AnyFormat = Annotated[
@@ -90,14 +90,16 @@ def show(
 
 def _as(wanted: str, board: dict[str, Any]) -> Response:
     report = as_report(
-        wanted, lambda: leaderboard_table(board["rows"], _note(board)), lambda form: board_picture(board, form)
+        wanted, lambda: leaderboard_table(board["rows"], board["dataset"], _note(board, board["rows"])),
+        lambda form: board_picture(board, form),
     )
     return report or FastJson(board, headers=VARY)
 
 
-def _note(answer: dict[str, Any]) -> str:
-    """What stands below a table."""
-    return f"{answer['dataset']}: {measured_under(answer['protocol'])}; mean ± standard deviation over seeds"
+def _note(answer: dict[str, Any], of: Sequence[Mapping[str, Any]]) -> str:
+    """What stands below a table; `of`: what has the clean accuracies in it."""
+    said = [measured_under(answer["protocol"]), clean_images(of, answer["protocol"])]
+    return f"{answer['dataset']}: {'; '.join(filter(None, said))}; mean ± standard deviation over seeds"
 
 
 @router.get("/matrix", summary="The study's layout: variants x architectures", responses=answers_in())
@@ -123,10 +125,8 @@ def show_matrix(
     cells = matrix(chosen, protocol, metric, list(ARCHITECTURES), per_image_of(services), services.rows)
     table = {"dataset": dataset, **cells, "protocol": _protocol(shown, protocol, dataset, norm, eps)}
     wanted = format or best_format(request)
-    report = as_report(
-        wanted, lambda: matrix_table(table, f"{metric.replace('_', ' ')}, per cent; {_note(table)}"),
-        lambda form: matrix_picture(table, form),
-    )
+    note = f"{metric.replace('_', ' ')}, per cent; {_note(table, clean_cells(table))}"
+    report = as_report(wanted, lambda: matrix_table(table, note), lambda form: matrix_picture(table, form))
     return report or FastJson(table, headers=VARY)  # for a browser's page too
 
 

@@ -75,11 +75,12 @@ def pixels_of(wanted: WithPixels, sent: bytes | None, shape: tuple[int, int, int
 
 def _from_form(form: FormData, model: type[WantedT]) -> WantedT:
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-    read = {name: _parsed_or_text(value) if name in model.json_fields else value for name, value in fields.items()}
+    read = {name: parsed_or_text(value) if name in model.json_fields else value for name, value in fields.items()}
     return fitting(lambda: model.model_validate(read), lambda: read, model)
 
 
-def _parsed_or_text(value: str) -> Any:
+def parsed_or_text(value: str) -> Any:
+    """A field of a form that should be JSON, a number say; what is not stays text, for the fault to name."""
     try:
         return from_json(value)
     except ValueError:

@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 
 from app.api.dependencies import Services, ServicesOf
 from app.api.fast_json import FastJson
-from app.api.faults import pointer_to, read_json
+from app.api.faults import fitting, pointer_to, read_json
+from app.api.one_image import parsed_or_text
 from app.domain.errors import InvalidInput, NotFound, Problem, UnsupportedMedia
 from app.domain.spec import Strict
 from app.inference.batcher import Arrival
@@ -35,6 +36,9 @@ class PredictOptions(Strict):
     draws: int = Field(DRAWS, ge=1, le=MAX_DRAWS)
     seed: int = Field(0, ge=0, lt=2**63)
     top: int = Field(5, ge=1, le=1000)
+
+
+_FIELDS = ("images", *PredictOptions.model_fields)  # of a form
 
 
 class PredictBody(PredictOptions):
@@ -108,7 +112,10 @@ def shape_of(row: Checkpoint) -> Shape:
                 "multipart/form-data": {
                     "schema": {
                         "type": "object", "required": ["images"],
-                        "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                        "properties": {
+                            "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                            **PredictOptions.model_json_schema()["properties"],
+                        },
                     }
                 },
                 "application/json": {"schema": PredictBody.model_json_schema()},
@@ -125,7 +132,8 @@ async def predict(
     top: Annotated[int, Query(ge=1, le=1000)] = 5,
 ) -> Response:
     """PNG or JPEG files as multipart `images`, or pixels as JSON. A stochastic network answers with the
-    mean and sd over `draws`, the same for the same `seed`. The options go into the query, or the JSON body.
+    mean and sd over `draws`, the same for the same `seed`. The options go into the query, or into the form or the JSON
+    body, which count before it.
     Images of requests that come at the same time are answered together, with what each gets alone."""
     options = PredictOptions(draws=draws, seed=seed, top=top)
     found = await ask(services, checkpoint_id, await _reader(request, options))
@@ -140,7 +148,8 @@ async def _reader(request: Request, options: PredictOptions) -> Read:
     """Takes in the body; what is in it is read later, in a thread."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        files = await _files(request)
+        files, given = await _form(request)
+        options = options.model_copy(update=given)
         return lambda row, take: _from_files(files, shape_of(row), take, options)
     if kind == "application/json":
         content = await request.body()
@@ -148,22 +157,25 @@ async def _reader(request: Request, options: PredictOptions) -> Read:
     raise UnsupportedMedia(f"send multipart/form-data or application/json, not {kind or 'nothing'}")
 
 
-async def _files(request: Request) -> list[bytes]:
+async def _form(request: Request) -> tuple[list[bytes], dict[str, Any]]:
+    """The images, and the options among the fields."""
     try:
         async with request.form(max_files=MAX_IMAGES, max_fields=MAX_IMAGES) as form:
-            others = sorted({name for name in form if name != "images"})
-            files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            others = sorted({name for name in form if name not in _FIELDS})
+            files = [await value.read() for value in form.getlist("images") if isinstance(value, UploadFile)]
+            texts = [(name, value) for name, value in form.items() if isinstance(value, str) and name != "images"]
     except HTTPException as error:
         if error.status_code != 400:
             raise
         raise InvalidInput([Problem("/images", f"the form cannot be read: {error.detail}")]) from error
     if others:
-        in_query = ", ".join(PredictOptions.model_fields)
-        detail = f"is no field of this form; send each image as a field named images, and {in_query} in the query"
+        detail = f"is no field of this form; there are {', '.join(_FIELDS)}: send each image as a field named images"
         raise InvalidInput([Problem(pointer_to([name]), detail) for name in others])
     if not files:
         raise InvalidInput([Problem("/images", "the form has no files; send each image as a field named images")])
-    return files
+    said = {name: parsed_or_text(value) for name, value in texts}
+    options = fitting(lambda: PredictOptions.model_validate(said), lambda: said, PredictOptions)
+    return files, options.model_dump(include=options.model_fields_set)
 
 
 def _from_files(

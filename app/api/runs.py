@@ -32,18 +32,21 @@ def list_(
     cursor: Annotated[str | None, id_cursor("run")] = None,
 ) -> Response:
     """One page of runs."""
+
     def look() -> tuple[list[ListedRun], str | None]:
         with services.database.glancing() as connection:
             return services.runs.page(
                 connection, after=cursor, limit=limit, experiment=experiment, kind=kind, state=state
             )
 
-    return services.answers.of(request, services.database, look, _page)
+    def make(found: tuple[list[ListedRun], str | None]) -> Response:
+        rows, following = found
+        if experiment is not None and not rows:
+            with services.database.reading() as session:
+                experiments.get(session, experiment)
+        return FastJson({"items": [views.run(row) for row in rows], "next": following})
 
-
-def _page(found: tuple[list[ListedRun], str | None]) -> Response:
-    rows, following = found
-    return FastJson({"items": [views.run(row) for row in rows], "next": following})
+    return services.answers.of(request, services.database, look, make)
 
 
 @router.get("/{run_id}", summary="One run with metrics and log")

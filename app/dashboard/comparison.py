@@ -12,6 +12,7 @@ from app.dashboard.rendering import environment, render
 from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.domain.statistics import SIGNIFICANT, seeds_needed
+from app.reports.tables import clean_images
 
 environment.filters.update(points=points, difference_drawn=difference_drawn)
 
@@ -22,6 +23,7 @@ def comparison_page(found: Mapping[str, Any], chance: float | None) -> str:
     return render(
         "compare.html", found=found, a=found["a"], b=found["b"], advice=advice(found), significant=SIGNIFICANT,
         chart=chart([_line("A", found["a"]), _line("B", found["b"])], norm, chance),
+        clean=clean_images((found["a"], found["b"]), found["protocol"]),
         radii={p["eps"]: p["eps_text"] for side in ("a", "b") for p in found[side]["curve"]},
         seeds=(found["robust_accuracy"] or {}).get("by_seed", {}),
         downloads=downloads("/compare", [(side, found[side]["id"]) for side in ("a", "b")]),
@@ -85,7 +87,7 @@ def _line(letter: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """As a line of the curves."""
     return {
         "label": f"{letter}: {_name(row)}", "variant": row["variant"], "verdict": row["verdict"],
-        "clean_accuracy": row["clean_accuracy"],
+        "clean_accuracy_subset": row["clean_accuracy_subset"],
         "points": [
             {"eps": p["eps"], "eps_text": p["eps_text"], "accuracy": p["robust_accuracy"], "verdict": row["verdict"]}
             for p in row["curve"]

@@ -7,6 +7,7 @@ from app.dashboard.filters import NORMS, Field, fields
 from app.dashboard.leaderboard import downloads
 from app.dashboard.links import Query, address
 from app.dashboard.rendering import render
+from app.reports.tables import unattacked
 
 PATH = "/ui/curves"
 MOST_LINES = 30  # in the chart: more cannot be told apart; the table has all
@@ -30,15 +31,15 @@ def curves_page(answer: Mapping[str, Any], offered: Mapping[str, Any], datasets:
 
 
 def chart(lines: Sequence[Mapping[str, Any]], norm: str, chance: float | None) -> dict[str, Any]:
-    """What `curves.js` draws. A line begins with its clean accuracy, at eps 0."""
+    """What `curves.js` draws. A line begins at eps 0, with the unchanged images."""
     return {
         "norm": norm, "title": NORMS[norm], "chance": chance,
         "lines": [
             {
                 "label": line["label"], "variant": line["variant"], "ok": line["verdict"] == "ok",
                 "points": [
-                    _point(0.0, "0", line["clean_accuracy"], "ok"),
-                    *(_point(p["eps"], p["eps_text"], p["accuracy"], p["verdict"]) for p in line["points"]),
+                    _point(p["eps"], p["eps_text"], p["accuracy"], p["verdict"])
+                    for p in (unattacked(line), *line["points"])
                 ],
             }
             for line in lines

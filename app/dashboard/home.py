@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.dashboard.rendering import render
+from app.reports.tables import clean_images
 
 Answer = Mapping[str, Any]
 
@@ -17,8 +18,8 @@ def home_page(
     titles = {dataset["name"]: dataset["title"] for dataset in datasets}
     measured = {board["dataset"] for board in boards}
     return render(
-        "home.html", boards=[{**board, "title": titles.get(board["dataset"], board["dataset"]), "best": best(board)}
-                             for board in boards],
+        "home.html", boards=[{**board, "title": titles.get(board["dataset"], board["dataset"]), "best": best(board),
+                              "clean": clean_images(board["rows"], board["protocol"])} for board in boards],
         others=[dataset for dataset in datasets if dataset["name"] not in measured], experiments=experiments,
         may_submit=may_submit, worker=worker, url=url,
     )  # fmt: skip

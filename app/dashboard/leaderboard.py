@@ -10,7 +10,7 @@ from app.dashboard.links import Query, address
 from app.dashboard.rendering import environment, render
 from app.domain.leaderboard import OK
 from app.domain.suites import SUITES
-from app.reports.tables import megabytes, microjoules, milliseconds
+from app.reports.tables import clean_images, megabytes, microjoules, milliseconds
 
 PATH = "/ui/leaderboard"
 MOST_ATTACKS = 5  # columns; more are folded away until they are asked for
@@ -45,7 +45,8 @@ def leaderboard_page(
         ranked=[row for row in rows if row["verdict"] == OK], bounds=[row for row in rows if row["verdict"] != OK],
         attacks=_attacks(rows, query), columns=[name for name in _USUAL if _varies(rows, name)],
         alike={name: rows[0][name] for name in _USUAL if rows and not _varies(rows, name)},
-        costs=any(row.get("size") for row in rows), suite=SUITES.get(board["protocol"]["suite"]), sorts=_sorts(query),
+        costs=any(row.get("size") for row in rows), clean=clean_images(rows, board["protocol"]),
+        suite=SUITES.get(board["protocol"]["suite"]), sorts=_sorts(query),
         sort=dict(query).get("sort", "robust_accuracy"), measured=bool(offered["suite"]),
         downloads=downloads("/leaderboard", query), unfiltered=address(PATH, [("dataset", board["dataset"])]),
     )

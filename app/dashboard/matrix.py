@@ -7,6 +7,7 @@ from app.dashboard.filters import Field, fields
 from app.dashboard.leaderboard import downloads
 from app.dashboard.links import Query, address
 from app.dashboard.rendering import render
+from app.reports.tables import clean_cells, clean_images
 
 
 def matrix_page(matrix: Mapping[str, Any], offered: Mapping[str, Any], datasets: Sequence[str], query: Query) -> str:
@@ -18,6 +19,7 @@ def matrix_page(matrix: Mapping[str, Any], offered: Mapping[str, Any], datasets:
     board = [(name, value) for name, value in query if name != "metric"]
     return render(
         "matrix.html", matrix=matrix, fields=[first, metric, *others],
+        clean=clean_images(clean_cells(matrix), matrix["protocol"]),
         downloads=downloads("/leaderboard/matrix", query),
         empty=not any(cell for line in matrix["rows"] for cell in line["cells"].values()),
         measured=bool(offered["suite"]), board=address("/ui/leaderboard", board),

@@ -65,16 +65,18 @@ def compare(a: Side, b: Side, *, per_image: PerImage, votes: PerImage) -> dict[s
     by radius either.
     """
     common = a.seeds & b.seeds
-    robust = clean = None
+    robust = clean = subset = None
     if common:
         robust = _difference(a.of(common), b.of(common), _robust, per_image)
         clean = _difference(a.of(common), b.of(common), lambda m: m.clean_accuracy, None)
+        subset = _difference(a.of(common), b.of(common), lambda m: m.clean_accuracy_subset, None)
     pairs = _mcnemar_pairs(a.of(common), b.of(common), votes)
     settings = differing_settings(a.settings, b.settings)
     return {
         "a": a.row, "b": b.row, "protocol": a.row["protocol"],
         "seeds": {"common": sorted(common), "only_a": sorted(a.seeds - b.seeds), "only_b": sorted(b.seeds - a.seeds)},
         "robust_accuracy": robust and robust.to_dict(), "clean_accuracy": clean and clean.to_dict(),
+        "clean_accuracy_subset": subset and subset.to_dict(),
         "attacks": _by_attack(a, b, common), "curve": _by_radius(a, b, common, per_image),
         "p": robust and robust.p, "significant": None if robust is None or robust.p is None else robust.p < SIGNIFICANT,
         "mcnemar": pairs, "differing_settings": settings,

@@ -49,7 +49,9 @@ def _line(members: Sequence[Measured], attack: str | None, per_image: PerImage |
     widest = by_radius(members)[-1][1]
     return {
         "id": digest([first.group, first.protocol["family"]])[:16], **{name: getattr(first, name) for name in _SHOWN},
-        "clean_accuracy": over_seeds(widest, first.test_images, "clean_accuracy"), "points": points,
+        "clean_accuracy": over_seeds(widest, first.test_images, "clean_accuracy"),
+        "clean_accuracy_subset": over_seeds(widest, int(first.protocol["images"]), "clean_accuracy_subset"),
+        "test_images": first.test_images, "points": points,
         "verdict": next((p["verdict"] for p in points if p["verdict"] != OK), OK),
         "reasons": sorted({reason for p in points for reason in p["reasons"]}),
         "draws": first.draws, "parameters": first.parameters,

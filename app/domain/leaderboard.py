@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SortKey = Literal["robust_accuracy", "clean_accuracy"]
 Metric = Literal["clean_accuracy", "robust_accuracy"]
 OK = "ok"
-MOST_KNOWN_ROWS = 200  # beside those of the board in hand; a few KiB each
+MOST_KNOWN_ROWS = 50  # beside those of two boards as long as the one in hand; with their figures some 20 KiB each
 FEW = 4  # sets of figures of which is remembered how they belong together: those of boards asked for by turns
 
 
@@ -46,7 +46,8 @@ class Measured:
     protocol_id: str
     protocol: Mapping[str, Any]
     test_images: int
-    clean_accuracy: float
+    clean_accuracy: float  # of all of them
+    clean_accuracy_subset: float  # of the attacked ones, unchanged
     robust_accuracy: float
     attacks: Mapping[str, float]
     verdict: str
@@ -242,6 +243,7 @@ def _row(members: Sequence[Measured], all_radii: Sequence[Measured], per_image: 
         "architecture": first.architecture, "variant": first.variant, "recipe": first.recipe,
         "precision": first.precision, "epochs": first.epochs, "settings": first.settings,
         "clean_accuracy": over_seeds(members, first.test_images, "clean_accuracy"),
+        "clean_accuracy_subset": over_seeds(members, images, "clean_accuracy_subset"), "test_images": first.test_images,
         "robust_accuracy": robust_accuracy(members, per_image),
         "attacks": attacks, "curve": _curve(all_radii, per_image),
         "mean_norm": _mean(m.mean_norm for m in members), "ssim": _mean(m.ssim for m in members),
@@ -369,5 +371,5 @@ def matrix(
 def _cell(found: Sequence[dict[str, Any]], metric: Metric) -> dict[str, Any]:
     row = found[-1]
     shown = {name: row[metric][name] for name in ("mean", "sd", "n", "ci95")}
-    kept = {name: row[name] for name in ("epochs", "settings", "recipe", "precision", "verdict", "id")}
+    kept = {name: row[name] for name in ("test_images", "epochs", "settings", "recipe", "precision", "verdict", "id")}
     return shown | kept | {"others": len(found) - 1}

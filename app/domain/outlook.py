@@ -72,9 +72,9 @@ def _tally(kind: str, state: str, members: Sequence[Counted]) -> Tally:
 
 
 def progress(tallies: Sequence[Tally]) -> float:
-    """0..1; what has ended counts in full."""
+    """0..1: how much of the work is done; what failed or was cancelled counts as far as it came."""
     count = sum(t.count for t in tallies)
-    return sum(t.count if t.state in TERMINAL else t.progress for t in tallies) / count if count else 1.0
+    return sum(t.count if t.state == "succeeded" else t.progress for t in tallies) / count if count else 1.0
 
 
 def eta(tallies: Sequence[Tally]) -> float | None:

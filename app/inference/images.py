@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 
@@ -20,26 +20,36 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int], name: str = "the image") -> np.ndarray:
-    """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], resized (bilinear) where its size differs; `name` for errors.
+    """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], the way up that its EXIF orientation says, resized (bilinear)
+    where its size differs; `name` for errors.
 
-    Raises UnsupportedMedia for another format or a broken file, InvalidInput for too many pixels.
+    Raises UnsupportedMedia for another format, a broken file, or what has no one answer: more than 8 bits of grey,
+    which Pillow would clip, and transparent pixels, whose colour nobody sees. InvalidInput for too many pixels.
     """
     channels, height, width = shape
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(f"{name} has {image.width}x{image.height} pixels")
-            grey = image.convert("L" if channels == 1 else "RGB")
-            if grey.size != (width, height):
-                grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+            _refuse_ambiguous(image, name)
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+            if upright.size != (width, height):
+                upright = upright.resize((width, height), Image.Resampling.BILINEAR)
     except _BOMBS as error:
         raise _too_large(f"{name} has too many pixels") from error
     except UnidentifiedImageError as error:
         raise UnsupportedMedia(f"{name} is of another format; send PNG or JPEG") from error
     except _UNREADABLE as error:
         raise UnsupportedMedia(f"{name} cannot be read: it is broken or cut short; send a whole PNG or JPEG") from error
-    pixels = np.asarray(grey, np.float32).reshape(height, width, channels) / 255
+    pixels = np.asarray(upright, np.float32).reshape(height, width, channels) / 255
     return pixels.transpose(2, 0, 1)
+
+
+def _refuse_ambiguous(image: Image.Image, name: str) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise UnsupportedMedia(f"{name} has more than 8 bits a pixel; save it with 8")
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise UnsupportedMedia(f"{name} has transparent pixels; save it on an opaque background")
 
 
 def _too_large(what: str) -> InvalidInput:

@@ -18,7 +18,7 @@ from app.reports.plots import (
     mean_and_interval,
     text_width,
 )
-from app.reports.tables import measured_under, percent, row_label
+from app.reports.tables import clean_images, measured_under, percent, row_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def _figure(board: Mapping[str, Any]) -> "Figure":
     _dress(axes, board, names)
     if rows:
         _numbers(axes, rows)
-        _legend(axes, rows, (place[0], 0.08 / height))
+        _legend(axes, board, rows, (place[0], 0.08 / height))
     return figure
 
 
@@ -101,7 +101,9 @@ def _numbers(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
             write(x, line, bound + percent(row[f"{name}_accuracy"]), INK)
 
 
-def _legend(axes: "Axes", rows: Sequence[Mapping[str, Any]], corner: tuple[float, float]) -> None:
+def _legend(
+    axes: "Axes", board: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], corner: tuple[float, float]
+) -> None:
     from matplotlib.lines import Line2D
 
     def sign(marker: str, colour: str, label: str, size: float = 6.5, face: str | None = None) -> "Line2D":
@@ -110,7 +112,7 @@ def _legend(axes: "Axes", rows: Sequence[Mapping[str, Any]], corner: tuple[float
 
     variants = [v for v in VARIANT_COLOURS if any(row["variant"] == v for row in rows)]
     handles = [sign(VARIANT_MARKERS[v], VARIANT_COLOURS[v], f"robust, {variant_name(v)}") for v in variants]
-    handles.append(sign("o", QUIET, "clean", 4.5, "white"))
+    handles.append(sign("o", QUIET, clean_images(rows, board["protocol"]) or "clean", 4.5, "white"))
     if any(row["robust_accuracy"]["n"] > 1 for row in rows):
         handles.append(sign("|", QUIET, "one seed", 7))
     if any(row["verdict"] != OK for row in rows):

@@ -17,7 +17,7 @@ from app.reports.plots import (
     scale_of,
     text_width,
 )
-from app.reports.tables import measured_under, points, row_label
+from app.reports.tables import clean_images, measured_under, points, row_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,13 +79,14 @@ def _lines(answer: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         return []
     how = "after" if answer["protocol"].get("survivors") else "under"
     attacks = [(f"{how} {name}", difference) for name, difference in answer["attacks"].items()]
-    return [("clean", answer["clean_accuracy"]), *attacks, ("robust", answer["robust_accuracy"])]
+    images = (clean_images((answer["a"], answer["b"]), answer["protocol"]) or "clean").replace("clean:", "clean,")
+    return [(images, answer["clean_accuracy"]), *attacks, ("robust", answer["robust_accuracy"])]
 
 
 def _draw_curve(axes: "Axes", answer: Mapping[str, Any]) -> None:
     scale, curve = scale_of(answer["protocol"]["norm"]), answer["curve"]
     at = [0.0, *(scale * point["eps"] for point in curve)]
-    figures = [answer["clean_accuracy"], *(point["robust_accuracy"] for point in curve)]
+    figures = [answer["clean_accuracy_subset"], *(point["robust_accuracy"] for point in curve)]
     mean, low, high = zip(*map(mean_and_interval, figures), strict=True)
     axes.fill_between(at, low, high, color=_COLOUR, alpha=0.15, linewidth=0, zorder=2)
     for x, figure in zip(at, figures, strict=True):

@@ -15,7 +15,7 @@ from app.reports.plots import (
     radius_axis,
     scale_of,
 )
-from app.reports.tables import measured_under
+from app.reports.tables import measured_under, unattacked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,14 +53,14 @@ def _figure(answer: Mapping[str, Any]) -> "Figure":
 def _draw_lines(axes: "Axes", lines: Sequence[Mapping[str, Any]], norm: str) -> None:
     for number, (line, colour) in enumerate(zip(lines, _colours(lines), strict=True)):
         marker, scale = _MARKERS[number % len(_MARKERS)], scale_of(norm)
-        eps = [0.0, *(scale * p["eps"] for p in line["points"])]
-        figures = [line["clean_accuracy"], *(p["accuracy"] for p in line["points"])]
+        points = [unattacked(line), *line["points"]]
+        eps, figures = [scale * p["eps"] for p in points], [p["accuracy"] for p in points]
         mean = [100 * f["mean"] for f in figures]
         low, high = ([100 * f["ci95"][end] for f in figures] for end in (0, 1))
         axes.fill_between(eps, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
         bound = line["verdict"] != OK
         axes.plot(eps, mean, color=colour, linewidth=1.8, linestyle=(0, (5, 2.2)) if bound else "-", zorder=3)
-        sure = [True, *(p["verdict"] == OK for p in line["points"])]
+        sure = [p["verdict"] == OK for p in points]
         for kind, face in ((True, colour), (False, "white")):
             shown = [(x, y) for x, y, ok in zip(eps, mean, sure, strict=True) if ok is kind]
             axes.plot(*zip(*shown, strict=True) if shown else ([], []), linestyle="none", marker=marker, markersize=5.5,
@@ -90,7 +90,7 @@ def _dress(axes: "Axes", answer: Mapping[str, Any]) -> None:
     what = "robust accuracy" if answer["attack"] is None else f"accuracy under {answer['attack']}"
     union = ", after the attacks before it" if answer["kind"] == "running union" else ""
     axes.set_ylabel(f"{what}, per cent")
-    bands = "; bands: 95 % intervals" if answer["protocol"] else ""
+    bands = "; bands: 95 % intervals; at 0 unchanged" if answer["protocol"] else ""
     entitle(axes, f"{answer['dataset']}: {what}{union}",
             measured_under({"norm": answer["norm"], **(answer["protocol"] or {})}, radius=False) + bands)
     radius_axis(axes, answer["norm"], (p["eps"] for line in answer["lines"] for p in line["points"]))

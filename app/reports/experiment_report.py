@@ -14,7 +14,7 @@ from app.domain.leaderboard import OK
 from app.reports.curve_plot import curves_picture
 from app.reports.model_card import conditions_text
 from app.reports.plots import PICTURE_TYPES, Picture
-from app.reports.tables import Table, leaderboard_table, measured_under, row_label
+from app.reports.tables import Table, clean_images, leaderboard_table, measured_under, row_label
 from app.reports.training_plot import training_picture
 
 _environment = Environment(
@@ -60,10 +60,12 @@ def experiment_report(
 
 
 def _shown(board: Board) -> dict[str, Any]:
-    protocol = {**board.curves["protocol"], "norm": board.curves["norm"]}
+    protocol, dataset = {**board.curves["protocol"], "norm": board.curves["norm"]}, board.curves["dataset"]
+    rows = [row for _, of_radius in board.leaderboards for row in of_radius]
+    title = "; ".join(filter(None, [measured_under(protocol, radius=False), clean_images(rows, protocol)]))
     return {
-        "title": measured_under(protocol, radius=False), "survivors": protocol["survivors"],
-        "tables": [(at["eps_text"], leaderboard_table(rows)) for at, rows in board.leaderboards],
+        "title": title, "survivors": protocol["survivors"],
+        "tables": [(at["eps_text"], leaderboard_table(rows, dataset)) for at, rows in board.leaderboards],
         "verdicts": _verdicts(board), "curves": _inline(curves_picture(board.curves, "svg"), "svg"),
     }
 

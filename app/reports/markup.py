@@ -79,9 +79,9 @@ def _latex(table: "Table") -> str:
     note = f"% {latex_text(table.note)}\n" if table.note else ""
     table_text = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}"
     if not _may_be_wide(table):
-        return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}\n"
+        return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}%\n"
     needs = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}, which keeps it within the text's width\n"
-    return f"{needs}{note}\\noindent{_FITTED}{{%\n{table_text}}}\n"
+    return f"{needs}{note}\\noindent{_FITTED}{{%\n{table_text}}}%\n"
 
 
 def _may_be_wide(table: "Table") -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from app.domain.architectures import variant_name
 from app.domain.leaderboard import OK
 from app.reports.plots import INK, QUIET, RULE, Picture, draw, entitle
-from app.reports.tables import measured_under, percent
+from app.reports.tables import clean_cells, clean_images, measured_under, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,5 +80,6 @@ def _dress(axes: "Axes", matrix: Mapping[str, Any], columns: Sequence[str]) -> N
         below += "\n≤: an upper bound only"
     axes.annotate(below, (0, 0), (0, -8), xycoords="axes fraction", textcoords="offset points", va="top", color=QUIET,
                   fontsize=8.5, linespacing=1.5)  # fmt: skip
+    said = [measured_under(matrix["protocol"]), clean_images(clean_cells(matrix), matrix["protocol"])]
     entitle(axes, f"{matrix['dataset']}: {matrix['metric'].replace('_', ' ')}, per cent",
-            measured_under(matrix["protocol"]), above=20)  # fmt: skip
+            "; ".join(filter(None, said)), above=20)  # fmt: skip

@@ -110,12 +110,15 @@ def _results(figures: Sequence[Facts]) -> str:
         str(f["images"]), f"{100 * f['robust_accuracy']:.1f}", f["verdict"], "; ".join(f["reasons"]),
     ] for f in figures]  # fmt: skip
     table = Table(["suite", "eps", "images", "robust %", "verdict", "reasons"], rows, [], [])
-    clean = f"Clean accuracy {100 * first['clean_accuracy']:.1f} % on {first['details']['test_images']} test images."
+    details = first["details"]
+    clean = f"Clean accuracy {100 * first['clean_accuracy']:.1f} % on {details['test_images']} test images"
+    if details["test_images"] != first["images"]:
+        clean += f", {100 * details['clean_accuracy_subset']:.1f} % on the {first['images']} that were attacked"
     noisy = f" Its output is noisy: figures are means over {FRESH_DRAWS} fresh draws, which chose no attack." \
         if first["draws"] > 1 else ""  # fmt: skip
     bound = "" if all(f["verdict"] == OK for f in figures) else " `upper bound only`: a check found such a sign."
     ok = "`ok`: no check found a clear sign that the attacks were led astray."
-    return f"{clean}{noisy}\n\n{render(table, 'md')}\n{ok}{bound}{_warnings(figures)}"
+    return f"{clean}.{noisy}\n\n{render(table, 'md')}\n{ok}{bound}{_warnings(figures)}"
 
 
 def _warnings(figures: Sequence[Facts]) -> str:

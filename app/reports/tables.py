@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from app.domain.architectures import variant_name
+from app.domain.leaderboard import OK
 from app.domain.published import marks_text
 
 # The columns of the leaderboard's CSV; two for each attack stand before the protocol's.
@@ -17,14 +18,15 @@ _ACCURACIES = tuple(
 # What a prediction takes, and what common corruptions leave; empty where it is not known.
 _COSTS = ("size", "latency_p50_ms", "latency_machine", "energy_microjoules", "multiply_adds", "synaptic_operations",
           "input_spike_rate", "neuron_spike_rate", "corruption_accuracy", "corruption_accuracy_sd")
-_PROTOCOL = ("norm", "eps", "suite", "images")
+_PROTOCOL = ("norm", "suite", "suite_version", "images")  # what every CSV names, beside the data set
 
-_CURVE_NAMES = ("label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
+_CURVE_NAMES = ("dataset", "figure", "label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
 _POINT_NAMES = ("eps", "eps_text", "accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "seeds", "verdict",
                 "row")
 _CELL_NAMES = ("mean", "sd", "low", "high", "n", "epochs", "settings", "verdict", "others")
-_DIFFERENCE_NAMES = ("figure", "attack", "eps", "eps_text", "seed", "a", "b", "difference", "sd", "low", "high",
-                     "seeds", "p")
+_MATRIX_NAMES = ("dataset", "metric", "variant", "architecture", *_CELL_NAMES, *_PROTOCOL, "eps")
+_DIFFERENCE_NAMES = ("dataset", "figure", "attack", "eps", "eps_text", "seed", "a", "b", "difference", "sd", "low",
+                     "high", "seeds", "p", *_PROTOCOL)
 NORMS = {"linf": "L∞", "l2": "L2"}
 
 
@@ -59,6 +61,13 @@ def measured_under(protocol: Mapping[str, Any] | None, *, radius: bool = True) -
     return f"suite {suite}{version}, {norm}{eps}, {images} images" + (f", {marked}" if marked else "")
 
 
+def clean_images(rows: Iterable[Mapping[str, Any]], protocol: Mapping[str, Any]) -> str:
+    """Of how many images the clean accuracies of rows or cells are, where fewer were attacked: `"clean: all 10,000
+    test images"`; else nothing."""
+    counts = sorted({row["test_images"] for row in rows})
+    return f"clean: all {counts[-1]:,} test images" if counts and counts != [protocol.get("images")] else ""
+
+
 def row_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) -> str:
     """`"resnet20 LIF"`, with what tells it from other `rows` of the same name: epochs, settings, recipe."""
     alike = [r for r in rows if (r["architecture"], r["variant"]) == (row["architecture"], row["variant"])]
@@ -66,7 +75,7 @@ def row_label(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()) ->
     return " ".join([row["architecture"], variant_name(row["variant"]), *(str(row[name]) for name in telling)])
 
 
-def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Table:
+def leaderboard_table(rows: Sequence[Mapping[str, Any]], dataset: str, note: str = "") -> Table:
     """The leaderboard's rows; a column for each attack any of them has."""
     attacks = list(dict.fromkeys(name for row in rows for name in row["attacks"]))
     header = ["rank", "architecture", "variant", "recipe", "epochs", "settings", "clean %", "robust %"]
@@ -81,8 +90,9 @@ def leaderboard_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Tabl
         text.append([str(row["rank"] or "–"), *names, *map(percent, figures),
                      str(row["robust_accuracy"]["n"]), row["verdict"], *(column.text(row) for column in shown)])
     of_attacks = [name for attack in attacks for name in (attack, f"{attack}_sd")]
-    columns = [*_NAMES, *_ACCURACIES, "seeds", *of_attacks, *_PROTOCOL, "as_published", *_COSTS]
-    return Table(header, text, columns, [_record(row, attacks) for row in rows], note)
+    columns = ["dataset", *_NAMES, *_ACCURACIES, "clean_accuracy_subset", "test_images", "seeds", *of_attacks,
+               *_PROTOCOL, "eps", "as_published", *_COSTS]  # fmt: skip
+    return Table(header, text, columns, [{"dataset": dataset, **_record(row, attacks)} for row in rows], note)
 
 
 @dataclass(frozen=True)
@@ -125,39 +135,61 @@ def matrix_table(matrix: Mapping[str, Any], note: str = "") -> Table:
         [variant_name(line["variant"]), *(_cell(line["cells"][name]) for name in architectures)]
         for line in matrix["rows"]
     ]
+    context = {"dataset": matrix["dataset"], "metric": matrix["metric"], **_protocol(matrix["protocol"], "eps")}
     records = [
-        {"variant": line["variant"], "architecture": name, **_cell_record(cell)}
+        {"variant": line["variant"], "architecture": name, **_cell_record(cell), **context}
         for line in matrix["rows"]
         for name in architectures
         if (cell := line["cells"][name]) is not None
     ]
-    return Table(["variant", *architectures], text, ["variant", "architecture", *_CELL_NAMES], records, note)
+    return Table(["variant", *architectures], text, [*_MATRIX_NAMES], records, note)
 
 
-def curves_table(lines: Sequence[Mapping[str, Any]], note: str = "") -> Table:
-    """For people a row a line and a column a radius; for programs a record a point."""
+def clean_cells(matrix: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The cells of a matrix that hold clean accuracies: all or none."""
+    clean = matrix["metric"] == "clean_accuracy"
+    return [cell for line in matrix["rows"] for cell in line["cells"].values() if clean and cell]
+
+
+def _protocol(protocol: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """What figures were measured under, a column each."""
+    return {name: protocol.get(name) for name in (*_PROTOCOL, *more)}
+
+
+def curves_table(answer: Mapping[str, Any]) -> Table:
+    """The answer of `/curves`. For people a row a line and a column a radius; for programs a record a point. At eps 0
+    stands the accuracy on the same images, unchanged."""
+    lines, protocol = answer["lines"], {"norm": answer["norm"], **(answer["protocol"] or {})}
+    context = {"dataset": answer["dataset"], "figure": answer["attack"] or "robust_accuracy", **_protocol(protocol)}
     radii = dict(sorted((p["eps"], p["eps_text"]) for line in lines for p in line["points"]))
     text, records = [], []
     for line in lines:
         at = {p["eps"]: p for p in line["points"]}
         cells = [percent(at[eps]["accuracy"]) if eps in at else "–" for eps in radii]
-        text.append([line["label"], percent(line["clean_accuracy"]), *cells, line["verdict"]])
-        names = {name: line[name] for name in _CURVE_NAMES}
-        records += [names | _point_record(point) for point in line["points"]]
-    header = ["row", "clean %", *(f"{text} %" for text in radii.values()), "verdict"]
-    return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES], records, note)
+        text.append([line["label"], percent(line["clean_accuracy_subset"]), *cells, line["verdict"]])
+        names = context | {name: line[name] for name in _CURVE_NAMES if name not in context}
+        records += [names | _point_record(point) for point in (unattacked(line), *line["points"])]
+    header = ["row", "eps 0 %", *(f"{text} %" for text in radii.values()), "verdict"]
+    note = measured_under(protocol, radius=False)
+    return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES, *_PROTOCOL], records, note)
+
+
+def unattacked(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The point at eps 0 of a line of `/curves`, or of a row's curve: of the images that are attacked at the others."""
+    return {"eps": 0.0, "eps_text": "0", "accuracy": line["clean_accuracy_subset"], "verdict": OK, "row": None}
 
 
 def comparison_table(answer: Mapping[str, Any]) -> Table:
     """The answer of `/compare`: a row a figure, in points of a per cent; for programs also a record a seed."""
     a, b, common = answer["a"], answer["b"], answer["seeds"]["common"]
     labels = [f"{letter}: {row_label(row, [a, b])} %" for letter, row in (("A", a), ("B", b))]
+    context = {"dataset": answer["dataset"], **_protocol(answer["protocol"])}
     text, records = [], []
     for names, sides, difference in _compared(answer):
         shares = [_over(side, common) for side in sides]
         text.append([_figure_text(names, answer["protocol"]), *(_percent_of(s) for s in shares),
                      *_difference_text(difference)])
-        records += _difference_records(names, sides, shares, difference)
+        records += [context | record for record in _difference_records(names, sides, shares, difference)]
     header = ["figure", *labels, "A − B, points", "95 % interval", "p", "seeds"]
     note = f"{measured_under(answer['protocol'])}. {answer['conclusion']}"
     return Table(header, text, list(_DIFFERENCE_NAMES), records, note)
@@ -172,7 +204,8 @@ def _compared(answer: Mapping[str, Any]) -> Iterable[Compared]:
     at = {"eps": protocol["eps"], "eps_text": protocol["eps_text"]}
     if answer["clean_accuracy"] is None:
         return
-    yield {"figure": "clean_accuracy"}, (a["clean_accuracy"], b["clean_accuracy"]), answer["clean_accuracy"]
+    for name in ("clean_accuracy", "clean_accuracy_subset"):
+        yield {"figure": name}, (a[name], b[name]), answer[name]
     curves = [{point["eps"]: point["robust_accuracy"] for point in row["curve"]} for row in (a, b)]
     for point in answer["curve"]:
         names = {"figure": "robust_accuracy", "eps": point["eps"], "eps_text": point["eps_text"]}
@@ -197,7 +230,9 @@ def points(share: float) -> str:
 
 def _figure_text(names: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     if names["figure"] == "clean_accuracy":
-        return "clean accuracy"
+        return "clean accuracy, all test images"
+    if names["figure"] == "clean_accuracy_subset":
+        return "clean accuracy, attacked images"
     if names["figure"] == "robust_accuracy":
         return f"robust accuracy, eps {names['eps_text']}"
     return f"{'after' if protocol.get('survivors') else 'under'} {names['attack']}, eps {names['eps_text']}"
@@ -249,11 +284,16 @@ def _cost_record(row: Mapping[str, Any]) -> dict[str, Any]:
     latency, energy, corruptions = (row.get(name) or {} for name in ("latency", "energy", "corruptions"))
     rates = energy.get("spike_rates", {})
     values = (
-        row.get("size"), latency.get("p50_ms"), latency.get("machine"), energy.get("microjoules"),
-        energy.get("multiply_adds"), energy.get("synaptic_operations"), rates.get("input"), rates.get("neurons"),
-        corruptions.get("mean"), corruptions.get("sd"),
+        _count(row.get("size")), latency.get("p50_ms"), latency.get("machine"), energy.get("microjoules"),
+        _count(energy.get("multiply_adds")), energy.get("synaptic_operations"), rates.get("input"),
+        rates.get("neurons"), corruptions.get("mean"), corruptions.get("sd"),
     )
     return dict(zip(_COSTS, values, strict=True))
+
+
+def _count(mean: float | None) -> float | None:
+    """A mean over seeds of something counted: whole where all seeds have the same."""
+    return int(mean) if mean is not None and mean == int(mean) else mean
 
 
 def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
@@ -263,8 +303,9 @@ def _record(row: Mapping[str, Any], attacks: Sequence[str]) -> dict[str, Any]:
         record |= {name: figure["mean"], f"{name}_sd": figure["sd"], f"{name}_low": figure["ci95"][0],
                    f"{name}_high": figure["ci95"][1]}
     record["seeds"] = row["robust_accuracy"]["n"]
+    record |= {"clean_accuracy_subset": row["clean_accuracy_subset"]["mean"], "test_images": row["test_images"]}
     record |= _cost_record(row)
     for attack in attacks:
         figure = row["attacks"].get(attack) or {}
         record |= {attack: figure.get("mean"), f"{attack}_sd": figure.get("sd")}
-    return record | {name: row["protocol"][name] for name in _PROTOCOL}
+    return record | _protocol(row["protocol"], "eps")

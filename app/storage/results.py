@@ -14,14 +14,14 @@ from app.domain.protocol import Protocol
 from app.domain.published import marks
 from app.storage.engine import Database, now_epoch
 from app.storage.runs import Fence, check_fence
-from app.storage.tables import Checkpoint, EvaluationBlock, Figure, ImageRow, ImageVerdict, Run
+from app.storage.tables import Checkpoint, EvaluationBlock, Experiment, Figure, ImageRow, ImageVerdict, Run
 
 if TYPE_CHECKING:
     from app.domain.statistics import Shares
 
 PAGE = 10_000  # per-image rows read at once
 _IN_DETAILS = ("size", "latency", "energy", "corruptions")  # unknown of figures from before there were any
-MOST_KNOWN = 500  # figures of no interest to the question in hand that are kept all the same
+MOST_GONE = 100  # figures of a data set that are remembered though they were deleted; some KiB each
 MOST_LISTS = 8  # questions whose answers are kept: those of the data sets, norms and suites that people look at
 
 
@@ -247,6 +247,13 @@ def any_measured(session: Session, dataset: str) -> bool:
     return session.scalar(select(Figure.run_id).where(Figure.dataset == dataset).limit(1)) is not None
 
 
+def any_stored(session: Session, dataset: str) -> bool:
+    """Whether any experiment or checkpoint is of the data set, here or not."""
+    wanted = select(Experiment.id).where(Experiment.dataset == dataset)
+    made = select(Checkpoint.id).where(Checkpoint.dataset == dataset)
+    return any(session.scalar(query.limit(1)) is not None for query in (wanted, made))
+
+
 def measured_datasets(session: Session) -> list[str]:
     """Those with figures, measured last first."""
     last = func.max(Figure.created_at).desc()
@@ -264,12 +271,15 @@ def figures_version(connection: Connection, dataset: str) -> tuple[int, float]:
     return count, total
 
 
+_Name = tuple[str, str, float]  # of a figure: run, eps, when it was published
+
+
 class KnownFigures:
     """`measured`, from one call to the next: a figure that was read once is not read again, and of figures that are
     the same as before nothing is."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, float], Measured] = {}
+        self._known: dict[str, dict[_Name, Measured]] = {}  # by data set
         self._lists: dict[Hashable, tuple[Hashable, tuple[Measured, ...]]] = {}  # a question: version, answer
 
     def measured(self, session: Session, dataset: str, **equal: Any) -> Sequence[Measured]:
@@ -279,24 +289,32 @@ class KnownFigures:
         before = self._lists.get(question)
         if before is not None and before[0] == version:
             return before[1]
-        found = self._read(session, dataset, equal)
+        found = self._read(session, dataset, equal, version[0])
         kept = {name: of for name, of in self._lists.items() if name != question}
         self._lists = dict([*kept.items(), (question, (version, found))][-MOST_LISTS:])
         return found
 
-    def _read(self, session: Session, dataset: str, equal: Mapping[str, Any]) -> tuple[Measured, ...]:
-        keys = select(Figure.run_id, Figure.eps, Figure.created_at).where(*_equal(dataset, equal))
-        # By the connection: half the time of the session's own rows, and there are thousands.
-        rows = session.connection().execute(keys.order_by(Figure.run_id, Figure.eps)).all()
-        wanted = [(run_id, eps, at) for run_id, eps, at in rows]
-        known = self._known
-        if new := sorted({key[0] for key in wanted if key not in known}):
+    def _read(self, session: Session, dataset: str, equal: Mapping[str, Any], there: int) -> tuple[Measured, ...]:
+        """`there`: how many figures the data set has, whatever is asked for."""
+        wanted = _names(session, dataset, equal)
+        known = self._known.get(dataset, {})
+        if new := sorted({name[0] for name in wanted if name not in known}):
             for start in range(0, len(new), PAGE):
                 some = Figure.run_id.in_(new[start : start + PAGE])
                 known = known | {(m.run_id, m.eps, m.created_at): m for m in measured(session, dataset, some)}
-            gone = len(known) > 1.25 * len(wanted) + MOST_KNOWN
-            self._known = {key: known[key] for key in wanted} if gone else known
-        return tuple(known[key] for key in wanted)
+            if len(known) > there + MOST_GONE:
+                kept = {*_names(session, dataset, {}), *wanted}
+                known = {name: found for name, found in known.items() if name in kept}
+            self._known = {**self._known, dataset: known}
+        return tuple(known[name] for name in wanted)
+
+
+def _names(session: Session, dataset: str, equal: Mapping[str, Any]) -> list[_Name]:
+    """Of the figures that are asked for, in the order of a board's."""
+    keys = select(Figure.run_id, Figure.eps, Figure.created_at).where(*_equal(dataset, equal))
+    # By the connection: half the time of the session's own rows, and there are thousands.
+    rows = session.connection().execute(keys.order_by(Figure.run_id, Figure.eps)).all()
+    return [(run_id, eps, at) for run_id, eps, at in rows]
 
 
 def _equal(dataset: str, equal: Mapping[str, Any]) -> list[Any]:
@@ -315,11 +333,12 @@ def measured(session: Session, dataset: str, *where: Any, **equal: Any) -> list[
 
 
 def _measured(figure: Figure, freeze_depth: int | None, decoder: Mapping[str, Any] | None) -> Measured:
-    derived = {"test_images", "freeze_depth", "mean_norm", "ssim", "as_published", *_IN_DETAILS}
-    columns = Measured.__dataclass_fields__.keys() - derived
+    derived = {"test_images", "clean_accuracy_subset", "freeze_depth", "mean_norm", "ssim", "as_published"}
+    columns = Measured.__dataclass_fields__.keys() - derived - {*_IN_DETAILS}
     known: dict[str, Any] = {name: figure.details.get(name) for name in _IN_DETAILS}
     return Measured(
         test_images=int(figure.details["test_images"]), freeze_depth=freeze_depth,
+        clean_accuracy_subset=float(figure.details["clean_accuracy_subset"]),
         as_published=marks(decoder, figure.protocol.get("as_published", ())),
         mean_norm=figure.details.get("mean_norm"), ssim=figure.details.get("mean_ssim"),
         **known, **{name: getattr(figure, name) for name in columns},

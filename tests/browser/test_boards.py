@@ -35,6 +35,19 @@ def test_columns_sort_by_keyboard_and_say_how(lab: Lab, visit: Callable[..., Pag
     assert column(page, "variant") == ["ParaLIF", "default"]
 
 
+def test_who_follows_a_link_sees_the_order_that_was_chosen(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD)
+    for _ in range(2):
+        page.get_by_role("columnheader", name="variant", exact=True).get_by_role("button").click()
+    assert page.url == lab.url + BOARD + "#by=-variant"
+    followed = visit(page.url)
+    header = followed.get_by_role("columnheader", name="variant", exact=True)
+    expect(header).to_have_attribute("aria-sort", "descending")
+    assert column(followed, "variant") == ["ParaLIF", "default"]
+    unknown = visit(lab.url + BOARD + "#by=nothing")
+    assert column(unknown, "variant") == ["default", "ParaLIF"]
+
+
 def test_the_variant_stays_beside_the_figures_of_a_wide_board(lab: Lab, visit: Callable[..., Page]) -> None:
     page = visit(lab.url + BOARD, width=390)
     page.get_by_label("all columns").check()

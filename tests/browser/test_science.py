@@ -124,6 +124,9 @@ def test_an_answer_is_not_called_true_where_nobody_knows_the_class(lab: Lab, vis
         shares = [float(text.split()[0]) for text in page.locator(f"{side} td.number").all_inner_texts()]
         assert shares == sorted(shares, reverse=True)
     expect(page.locator("#facts")).to_contain_text("answered so before")
+    expect(page.locator("#change-caption")).to_contain_text("Perturbation, ×")
+    page.get_by_label(re.compile("PNG or JPEG")).set_input_files([picture()])
+    expect(page.locator("#change-caption")).to_have_text("Perturbation, magnified")
 
 
 def test_what_is_no_image_leaves_no_broken_one(lab: Lab, visit: Callable[..., Page]) -> None:

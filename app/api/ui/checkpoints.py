@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
+from pydantic import BeforeValidator
 
 from app.api import checkpoints, evaluations, runs
 from app.api.dependencies import ServicesOf
@@ -11,22 +12,28 @@ from app.api.pagination import Cursor
 from app.api.security import ActorOf
 from app.api.ui.html import page
 from app.dashboard.checkpoints import checkpoint_page, list_page
+from app.domain.architectures import ArchitectureName, Variant
 from app.storage import datasets
 
 router = APIRouter(prefix="/ui/checkpoints", include_in_schema=False)
 PAGE = 50
 EXAMPLES = 12
+_OPEN = BeforeValidator(lambda value: value or None)  # what a form left open is empty
+OpenArchitecture = Annotated[ArchitectureName | None, _OPEN]
+OpenVariant = Annotated[Variant | None, _OPEN]
 Filter = Annotated[str | None, Query(max_length=100)]
 
 
 @router.get("")
 def list_(
-    services: ServicesOf, dataset: Filter = None, architecture: Filter = None, variant: Filter = None,
+    services: ServicesOf, dataset: Filter = None, architecture: OpenArchitecture = None, variant: OpenVariant = None,
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Newest first, filtered by what the address says; an empty filter is none."""
-    filters = {"dataset": dataset or None, "architecture": architecture or None, "variant": variant or None}
-    found = checkpoints.list_(services, **filters, limit=PAGE, cursor=cursor)
+    found = checkpoints.list_(
+        services, dataset=dataset or None, architecture=architecture, variant=variant, limit=PAGE, cursor=cursor
+    )
+    filters = {"dataset": dataset or None, "architecture": architecture, "variant": variant}
     return page(list_page(found, filters, datasets.names(services.settings.data_dir), cursor))
 
 

@@ -1,7 +1,7 @@
 """`/`: where a browser lands."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.api.catalogues import list_datasets
 from app.api.dependencies import ServicesOf
@@ -16,6 +16,13 @@ from app.storage import results
 
 router = APIRouter(include_in_schema=False)
 EXPERIMENTS, BOARDS = 8, 6
+
+
+@router.get("/ui")
+@router.get("/ui/")
+def start() -> RedirectResponse:
+    """What people type who know the addresses of the other pages."""
+    return RedirectResponse("/", status_code=308)
 
 
 @router.get("/")

@@ -88,7 +88,7 @@ function apart(ticks) {
 const narrow = () => document.getElementById("curves").clientWidth < 600;
 
 function layout() {
-  const unit = scale === 255 ? ", in 255ths of the pixel range" : "";
+  const unit = scale === 255 ? (narrow() ? ", in 255ths" : ", in 255ths of the pixel range") : "";
   const ticks = apart([...radii]);
   const short = (eps, text) => (eps === 0 ? "0" : scale === 255 ? `${+(255 * eps).toPrecision(3)}` : text);
   return {

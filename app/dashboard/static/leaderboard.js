@@ -1,4 +1,5 @@
-// The leaderboard with a script: every column sorts, and the buttons wait for as many rows as they take.
+// The leaderboard with a script: every column sorts, and the buttons wait for as many rows as they take. The order is
+// in the address, as #by=COLUMN, or #by=-COLUMN from the largest: who follows a link sees the same.
 
 const form = document.getElementById("board");
 if (form) {
@@ -20,10 +21,15 @@ if (form) {
   const natural = new Intl.Collator("en", { numeric: true }).compare;
   const compare = (a, b) => (numeric(a) && numeric(b) ? +a - +b : natural(a, b));
 
-  function sort(header, button) {
+  function turn(header) {
+    const now = header.getAttribute("aria-sort");
+    const turned = now === "ascending" || (now !== "descending" && header.classList.contains("number"));
+    sort(header, turned);
+    history.replaceState(null, "", `#by=${turned ? "-" : ""}${encodeURIComponent(header.dataset.sort)}`);
+  }
+
+  function sort(header, turned) {
     const at = header.cellIndex;
-    const down = header.getAttribute("aria-sort") === "descending" ? false : header.classList.contains("number");
-    const turned = header.getAttribute("aria-sort") === "ascending" ? true : down;
     for (const other of table.tHead.rows[0].cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
     header.setAttribute("aria-sort", turned ? "descending" : "ascending");
     for (const body of table.tBodies) {
@@ -32,7 +38,12 @@ if (form) {
       keyed.sort((a, b) => (turned ? compare(b[0], a[0]) : compare(a[0], b[0])));
       body.append(...keyed.map(([, row]) => row));
     }
-    button.focus();
+  }
+
+  function sortAsLinked() {
+    const [, down, name] = /^#by=(-?)(.+)$/.exec(location.hash) ?? [];
+    const header = [...table.querySelectorAll("th[data-sort]")].find((one) => encodeURIComponent(one.dataset.sort) === name);
+    if (header) sort(header, down === "-");
   }
 
   for (const header of table.querySelectorAll("th[data-sort]")) {
@@ -40,6 +51,8 @@ if (form) {
     button.type = "button";
     button.textContent = header.textContent.trim();
     header.replaceChildren(button);
-    button.addEventListener("click", () => sort(header, button));
+    button.addEventListener("click", () => { turn(header); button.focus(); });
   }
+  sortAsLinked();
+  window.addEventListener("hashchange", sortAsLinked);
 }

@@ -214,6 +214,7 @@ function show(id, address) {
 function clear(...ids) {
   clearFaults(form);
   for (const id of ids.length ? ids : ["before", "after", "facts", "change", "attacked"]) {
+    if (id === "change") at("change-caption").textContent = "Perturbation, magnified";
     if (at(id).tagName === "IMG") at(id).hidden = true;
     else at(id).replaceChildren();
   }

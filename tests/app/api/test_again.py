@@ -1,6 +1,7 @@
 """Questions that are answered without looking for their route are answered as their route would."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Hashable
 
@@ -132,6 +133,75 @@ def test_few_questions_are_known_and_none_that_has_a_body_or_no_end() -> None:
     assert _asked(scope(b"", (b"accept", b"a"))) != _asked(scope(b"", (b"accept", b"b")))
 
 
+class Asked:
+    """Questions by name, put to an `Again`; bodies in the order in which they came."""
+
+    def __init__(self, again: Again, questions: dict[str, Question]) -> None:
+        self._again, self.bodies = again, list[bytes]()
+        for name, question in questions.items():
+            again._remember(_asked(self._scope(name)), question)
+
+    def _scope(self, name: str) -> dict:
+        return {"type": "http", "method": "GET", "path": "/runs", "query_string": name.encode(), "headers": []}
+
+    def put(self, name: str) -> "asyncio.Task[None]":
+        async def send(message: dict) -> None:
+            if message["type"] == "http.response.body":
+                self.bodies.append(message["body"])
+
+        return asyncio.create_task(self._again(self._scope(name), None, send))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["asked many times", "slow before"])
+def test_a_list_does_not_wait_for_a_board_that_is_being_made(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask for the board, one thread makes it: there are two, or one beside that of slow answers."""
+    monkeypatch.setattr("app.api.again.SLOW_SECONDS", -1.0 if kind == "slow before" else 1e9)
+    free, version = threading.Event(), [0]
+
+    def make(_: object) -> Response:
+        assert version[0] == 0 or free.wait(10)
+        return Response(b"board")
+
+    again = Again(lambda *_: None, Answers(), threads=1 if kind == "slow before" else 2)  # type: ignore[arg-type, return-value]
+    of_board = Question("board", lambda _: version[0], lambda: version[0], make, None)
+    of_list = Question("list", lambda _: 0, object, lambda _: Response(b"list"), None)
+    asked = Asked(again, {"board": of_board, "list": of_list})
+
+    async def ask_all() -> None:
+        await asked.put("board")  # which is known to be slow from now on, or is not
+        version[0] = 1
+        waiting = [asked.put("board") for _ in range(1 if kind == "slow before" else 5)]
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr("app.api.again.SLOW_SECONDS", 1e9)
+        await asyncio.wait_for(asked.put("list"), 5)
+        free.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(ask_all())
+    assert asked.bodies[:2] == [b"board", b"list"]
+
+
+def test_an_answer_that_was_begun_after_all_came_is_for_all() -> None:
+    looks = [0]
+
+    def look() -> int:
+        looks[0] += 1
+        time.sleep(0.05)
+        return looks[0]
+
+    again = Again(lambda *_: None, Answers(), threads=8)  # type: ignore[arg-type, return-value]
+    question = Question("key", lambda moment: moment, look, lambda found: Response(str(found).encode()), None)
+    asked = Asked(again, {"key": question})
+
+    async def ask_all() -> None:
+        first = asked.put("key")
+        await asyncio.sleep(0.02)
+        await asyncio.gather(first, *(asked.put("key") for _ in range(5)))
+
+    asyncio.run(ask_all())
+    assert asked.bodies == [b"1"] + [b"2"] * 5, "who came while it was looked may not know the newest; all others share"
+
+
 def test_few_are_answered_at_a_time_and_those_that_wait_are_told_what_was_asked_meanwhile() -> None:
     """Each for the moment when it came: who came before a question was put need not put it again."""
     working, most, came = [0], [0], []
@@ -144,22 +214,18 @@ def test_few_are_answered_at_a_time_and_those_that_wait_are_told_what_was_asked_
         working[0] -= 1
         return 1
 
-    again, sent = Again(lambda *_: None, Answers(), threads=2), []  # type: ignore[arg-type, return-value]
-    scope = {"type": "http", "method": "GET", "path": "/runs", "query_string": b"", "headers": []}
-    again._remember(_asked(scope), Question("key", latest, object, lambda _: Response(b"runs"), None))
-
-    async def send(message: dict) -> None:
-        sent.append(message)
+    again = Again(lambda *_: None, Answers(), threads=2)  # type: ignore[arg-type, return-value]
+    asked = Asked(again, {str(n): Question(n, latest, object, lambda _: Response(b"runs"), None) for n in range(6)})
 
     async def ask_all() -> int:
-        waiting = [asyncio.create_task(again(dict(scope), None, send)) for _ in range(6)]  # type: ignore[arg-type]
+        waiting = [asked.put(str(n)) for n in range(6)]
         await asyncio.sleep(0.02)
         at = time.monotonic_ns()
         await asyncio.gather(*waiting)
         return at
 
     at = asyncio.run(ask_all())
-    assert [m["body"] for m in sent if m["type"] == "http.response.body"] == [b"runs"] * 6
+    assert asked.bodies == [b"runs"] * 6
     assert most[0] == 2
     assert max(came) < at, "when they came, not when it was their turn"
 

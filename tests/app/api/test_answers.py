@@ -150,9 +150,26 @@ def test_the_leaderboard_shows_each_change_at_once_and_is_otherwise_made_once(
     assert [row["robust_accuracy"]["mean"] for row in ask()] == pytest.approx([0.6, 0.4])
     queue.do(deletion.delete, first)
     assert [row["robust_accuracy"]["mean"] for row in ask()] == pytest.approx([0.6])
-    assert api.get("/leaderboard", params={"dataset": "digits", "format": "csv"}).text.startswith("rank,")
+    assert api.get("/leaderboard", params={"dataset": "digits", "format": "csv"}).text.startswith("dataset,rank,")
     page = api.get("/leaderboard", params={"dataset": "digits"}, headers={"accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
+
+
+def test_figures_that_are_gone_are_forgotten_whatever_is_asked_for(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MOST_GONE", 2)
+    known, remembered = KnownFigures(), []
+    for seed in range(6):
+        experiment = queue.submit(seeds=[seed], evaluation={"suite": "quick" if seed % 2 else "spiking"})
+        queue.work_off(lambda run: {})
+        with queue.database.reading() as session:
+            asked = known.measured(session, "digits", suite="quick" if seed % 2 else "spiking")
+            there = len(results.measured(session, "digits"))
+        assert len(asked) == there == 3, "one experiment at a time"
+        remembered.append(len(known._known["digits"]))
+        queue.do(deletion.delete, experiment)
+    assert remembered == [3] * 6
 
 
 def test_known_figures_are_read_once_and_those_that_are_gone_are_not_shown(

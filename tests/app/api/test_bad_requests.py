@@ -22,7 +22,7 @@ def digits(**body: Any) -> dict[str, Any]:
 BAD_BODIES: list[tuple[str, Any, str, str]] = [
     ("unknown data set", {"dataset": "cifar"}, "/dataset", "did you mean 'cifar10'"),
     ("path as a data set", {"dataset": "../../etc"}, "/dataset", "there is no data set"),
-    ("no data set", {}, "/dataset", "Field required"),
+    ("no data set", {}, "/dataset", "GET /datasets"),
     ("null data set", {"dataset": None}, "/dataset", "string"),
     ("negative epochs", digits(training={"epochs": -1}), "/training/epochs", "greater than or equal to 1"),
     ("zero epochs", digits(training={"epochs": 0}), "/training/epochs", "greater than or equal to 1"),
@@ -179,10 +179,22 @@ def test_a_path_or_query_that_leads_nowhere_is_a_problem_of_the_right_status(
 @pytest.mark.parametrize(
     ("path", "nearest"),
     [("/datasets/digit", "'digits'"), ("/architectures/resnet-20", "'resnet20'"),
-     ("/leaderboard?dataset=cifar_10", "'cifar10'")],
+     ("/leaderboard?dataset=cifar_10", "'cifar10'"), ("/leaderbord", "/leaderboard"), ("/preset", "/presets")],
 )  # fmt: skip
 def test_a_misspelt_name_is_told_the_nearest(sqlite_api: httpx.Client, problem_of, path: str, nearest: str) -> None:
     assert f"did you mean {nearest}" in problem_of(sqlite_api.get(path), 404)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer", "said"),
+    [("/leaderboard", "/dataset", "GET /datasets lists them"), ("/curves", "/dataset", "GET /datasets"),
+     ("/compare?a=x", "/b", "GET /leaderboard?dataset"), ("/runs?cursor=!", "/cursor", "leave it out")],
+)  # fmt: skip
+def test_what_is_missing_or_wrong_in_a_query_is_told_where_it_is_found(
+    sqlite_api: httpx.Client, problem_of, path: str, pointer: str, said: str
+) -> None:
+    [error] = problem_of(sqlite_api.get(path), 422)["errors"]
+    assert (error["pointer"], said in error["detail"]) == (pointer, True)
 
 
 def test_a_wrong_method_says_which_are_right(sqlite_api: httpx.Client) -> None:

@@ -56,6 +56,25 @@ def test_the_leaderboard_shows_every_row_the_protocol_and_the_warning_below_the_
     assert page.count('class="interval"') == 2 * 3, "an interval for clean and robust accuracy of each row"
 
 
+def test_where_few_images_are_attacked_every_page_says_of_how_many_the_clean_accuracy_is(queue: Queue, api) -> None:
+    """Robust may exceed clean then: 60 % of the attacked images stand, 50 % of all are right, 65 % of the attacked."""
+    experiment = queue.submit(variants=["default", "lif"], evaluation={"images": 20})
+    details = {"test_images": 359, "clean_accuracy_subset": 0.65}
+    queue.work_off(lambda run: {"clean_accuracy": 0.5, "robust_accuracy": 0.6, "details": details}, files=True)
+    a, b = row_ids(api).values()
+    said = "clean: all 359 test images"
+    for page in ("/", "/ui/leaderboard?dataset=digits", "/ui/matrix?dataset=digits", f"/ui/compare?a={a}&b={b}",
+                 f"/experiments/{experiment}/report", "/leaderboard/matrix?dataset=digits&format=md",
+                 "/leaderboard?dataset=digits&format=latex"):  # fmt: skip
+        assert said in api.get(page).text, page
+    assert said not in get(api, "/ui/matrix", metric="robust_accuracy")
+    assert "clean 50.0 (of the attacked 65.0), robust 50.0" in get(api, "/ui/leaderboard")
+    curves = get(api, "/ui/curves")
+    assert '"eps":0.0,"text":"0","mean":0.65' in curves.replace(" ", "")
+    checkpoint = api.get("/checkpoints").json()["items"][0]["id"]
+    assert "65.0 % on the 20 that were attacked" in api.get(f"/checkpoints/{checkpoint}/card").text
+
+
 def test_whoever_asks_the_api_for_html_gets_the_same_page(board) -> None:
     page = get(board, "/ui/leaderboard")
     assert board.get("/leaderboard?dataset=digits", headers={"Accept": "text/html"}).text == page

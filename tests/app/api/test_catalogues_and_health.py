@@ -22,6 +22,7 @@ PATHS = {
     "/leaderboard": {"get"}, "/leaderboard/matrix": {"get"},
     "/leaderboard/choices": {"get"}, "/datasets": {"get"}, "/datasets/{name}": {"get"},
     "/architectures": {"get"}, "/architectures/{name}": {"get"}, "/attacks": {"get"}, "/suites": {"get"},
+    "/attacks/{name}": {"get"}, "/suites/{name}": {"get"},
     "/experiments/plan": {"post"},
     "/v2": {"get"}, "/v2/health/live": {"get"}, "/v2/health/ready": {"get"}, "/v2/models/{model}": {"get"},
     "/v2/models/{model}/ready": {"get"}, "/v2/models/{model}/infer": {"post"},
@@ -117,6 +118,13 @@ def test_attacks_and_suites_are_listed_with_everything_they_do(sqlite_api: httpx
     assert suites["quick"]["stages"][2]["parameters"]["queries"] == 200
 
 
+@pytest.mark.parametrize(("kind", "name"), [("attacks", "pgd"), ("suites", "quick")])
+def test_one_attack_and_one_suite_are_shown_as_they_are_listed(sqlite_api, problem_of, kind: str, name: str) -> None:
+    listed = {one["name"]: one for one in sqlite_api.get(f"/{kind}").json()["items"]}
+    assert sqlite_api.get(f"/{kind}/{name}").json() == listed[name]
+    assert name in problem_of(sqlite_api.get(f"/{kind}/{name}x"), 404)["detail"]
+
+
 def test_presets_are_listed_and_shown_in_every_form(sqlite_api: httpx.Client, problem_of) -> None:
     listed = {p["name"]: p for p in sqlite_api.get("/presets").json()["items"]}
     assert set(listed) == set(PRESETS)
@@ -162,6 +170,12 @@ def test_the_home_page_names_the_data_sets_and_the_latest_experiments(api: httpx
     assert "first try" in page
     assert "CIFAR-10" in page
     assert "http://" not in page.replace(str(api.base_url), ""), "a page asks nothing of other servers"
+
+
+@pytest.mark.parametrize("path", ["/ui", "/ui/"])
+def test_the_start_of_all_pages_leads_home(sqlite_api: httpx.Client, path: str) -> None:
+    answer = sqlite_api.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (308, "/")
 
 
 def test_no_answer_is_to_be_guessed_at_by_the_browser(sqlite_api: httpx.Client) -> None:

@@ -84,6 +84,32 @@ def test_checkpoints_are_listed_newest_first_by_data_set_architecture_and_varian
     assert api.get("/checkpoints", params={"run": shown["run_id"]}).json()["items"][0]["id"] == second
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/checkpoints?variant=LIF", 422, "'default', 'lif' or 'paralif'"),
+        ("/checkpoints?architecture=resnet34", 422, "'resnet20'"),
+        ("/checkpoints?dataset=cifar", 404, "did you mean 'cifar10'"),
+        ("/checkpoints?run=run_0", 404, "there is no run"),
+        ("/experiments?dataset=cifar", 404, "did you mean 'cifar10'"),
+        ("/experiments?dataset=cifar&state=failed", 404, "did you mean 'cifar10'"),
+        ("/runs?experiment=exp_0", 404, "there is no experiment"),
+        ("/ui/checkpoints?variant=LIF", 422, "&#39;default&#39;"),
+        ("/ui/checkpoints?dataset=cifar", 404, "did you mean"),
+        ("/ui/experiments?dataset=cifar", 404, "did you mean"),
+    ],
+)
+def test_a_filter_that_names_nothing_there_is_says_so_in_place_of_an_empty_list(api, path, status, said) -> None:
+    answer = api.get(path)
+    assert (answer.status_code, said in answer.text) == (status, True)
+
+
+def test_a_filter_that_names_something_without_any_is_an_empty_list(api, trained) -> None:
+    trained()
+    for path in ("/checkpoints", "/experiments", "/ui/checkpoints?variant="):
+        assert api.get(path, params={"dataset": "cifar100"} if "?" not in path else None).status_code == 200
+
+
 def test_the_file_is_the_one_its_digest_names(api, trained) -> None:
     checkpoint = trained()
     response = api.get(f"/checkpoints/{checkpoint}/file")
@@ -176,6 +202,9 @@ def test_options_may_stand_in_the_query_or_in_the_body(api, trained) -> None:
     assert (in_query["seed"], in_query["predictions"][0]["draws"], len(in_query["predictions"][0]["top"])) == (7, 3, 2)
     both = predict(api, checkpoint, json={"images": [GREY], "seed": 9}, params={"draws": 3, "seed": 7}).json()
     assert (both["seed"], both["predictions"][0]["draws"]) == (9, 3)
+    data, params = {"draws": "3", "seed": "7"}, {"seed": 1, "top": 2}
+    form = predict(api, checkpoint, files=files(encoded()), data=data, params=params)
+    assert form.json() == in_query, "the form counts before the query, and what it leaves out is taken from there"
 
 
 def test_the_answers_are_those_of_the_network_itself(api, trained, data_dir) -> None:
@@ -251,8 +280,10 @@ def test_a_form_has_images_and_nothing_else(api, trained, problem_of) -> None:
         [error] = problem_of(predict(api, checkpoint, files={"images": picture, **more}), 422)["errors"]
         assert error["pointer"] == f"/{next(iter(more))}"
         assert "field named images" in error["detail"]
-    answer = predict(api, checkpoint, files={"images": picture}, data={"draws": "3", "seed": "1"})
+    answer = predict(api, checkpoint, files={"images": picture}, data={"draws": "0", "seed": "one"})
     assert [error["pointer"] for error in problem_of(answer, 422)["errors"]] == ["/draws", "/seed"]
+    answer = predict(api, checkpoint, files={"other": picture}, data={"images": "text"})
+    assert [error["pointer"] for error in problem_of(answer, 422)["errors"]] == ["/other"]
 
 
 def test_too_many_files_are_refused(api, trained, problem_of) -> None:

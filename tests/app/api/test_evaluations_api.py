@@ -40,6 +40,8 @@ def test_figures_come_by_radius_with_what_an_older_version_left_out_as_null(api,
     page = api.get(f"/ui/checkpoints/{measured}")
     assert page.status_code == 200
     assert "before accuracy by class was kept" in page.text
+    rows = re.findall(r'<th scope="row">(clean, [^<]+)</th><td class="number"><b>([\d.]+)</b>', page.text)
+    assert rows == [("clean, all 10", "50.0"), ("clean, these 359", "97.0")]
 
 
 def test_a_page_of_what_is_not_there_is_a_problem(api) -> None:

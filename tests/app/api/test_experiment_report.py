@@ -26,7 +26,7 @@ def measure(run: Any) -> dict[str, Any]:
     warned, passed = ({"check": name, "verdict": verdict, "text": f"{verdict} was seen"}
                       for name, verdict in (("near_chance", "warn"), ("faulty_gradients", "ok")))
     bound = {"verdict": "upper bound only", "reasons": ["black box beats <white> box"],
-             "details": {"test_images": 359, "checks": [warned, passed]}}
+             "details": {"test_images": 359, "clean_accuracy_subset": 0.97, "checks": [warned, passed]}}
     return {"robust_accuracy": 0.42, **(bound if run.spec["subject"]["variant"] == "paralif" else {})}
 
 

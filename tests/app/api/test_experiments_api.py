@@ -231,7 +231,7 @@ def test_runs_are_listed_by_experiment_kind_and_state(api: httpx.Client, queue) 
     listed = api.get("/runs", params={"experiment": experiment, "kind": "train"}).json()["items"]
     assert sorted(r["state"] for r in listed) == ["queued", "running"]
     assert len(api.get("/runs?state=running").json()["items"]) == 1
-    assert api.get("/runs?experiment=exp_none").json()["items"] == []
+    assert api.get("/runs", params={"experiment": experiment, "kind": "verify"}).json()["items"] == []
     first = api.get("/runs?limit=3").json()
     rest = api.get("/runs", params={"limit": 3, "cursor": first["next"]}).json()
     assert (len(first["items"]), len(rest["items"]), rest["next"]) == (3, 1, None)

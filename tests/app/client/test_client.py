@@ -167,9 +167,13 @@ def test_results_come_as_json_tables_pictures_and_data_frames(client: Client, qu
     frame = client.leaderboard_frame("digits")
     assert list(frame["robust_accuracy"]) == [row["robust_accuracy"]["mean"] for row in rows]
     assert len(client.matrix_frame("digits", metric="robust_accuracy")) == 2
-    assert len(client.curves_frame("digits")) == sum(len(line["points"]) for line in client.curves("digits")["lines"])
+    lines, frame = client.curves("digits")["lines"], client.curves_frame("digits")
+    assert len(frame) == sum(1 + len(line["points"]) for line in lines), "each begins with the unchanged images"
+    assert set(frame["dataset"]) == {"digits"}
     pair = [row["id"] for row in rows]
-    assert set(client.compare_frame(*pair)["figure"]) == {"clean_accuracy", "robust_accuracy", "attack"}
+    assert set(client.compare_frame(*pair)["figure"]) == {
+        "clean_accuracy", "clean_accuracy_subset", "robust_accuracy", "attack"
+    }
     assert client.compare(*pair)["seeds"]["common"] == [0, 1]
     assert client.matrix("digits")["metric"] == "clean_accuracy"
     assert client.leaderboard_text("digits", "md").startswith("| rank |")

@@ -18,6 +18,7 @@ def measured(group: str, seed: int, robust: float, branch_seed: int | None = Non
         "run_id": f"{group}-{seed}-{branch_seed}", "created_at": 0.0, "dataset": "digits", "architecture": "resnet20",
         "variant": group, "recipe": "default", "precision": "float32", "epochs": "<5>", "group": group, "seed": seed,
         "settings": "", "branch_seed": branch_seed, "protocol_id": "p", "protocol": PROTOCOL, "test_images": 359,
+        "clean_accuracy_subset": 0.95,
         "clean_accuracy": 0.9, "robust_accuracy": robust, "attacks": {"fgsm": robust}, "verdict": "ok", "reasons": [],
         "draws": 1, "parameters": 10, "checkpoint_id": "c", "eps": "8/255", **given,
     }  # fmt: skip
@@ -106,9 +107,16 @@ def test_equal_differences_are_not_called_significant() -> None:
     assert "no spread between seeds" in found["conclusion"]
 
 
+def test_clean_accuracies_are_compared_on_all_images_and_on_those_attacked() -> None:
+    found = against(side(measured("lif", 0, 0.5, clean_accuracy=0.8, clean_accuracy_subset=0.9)),
+                    side(measured("default", 0, 0.4, clean_accuracy=0.7, clean_accuracy_subset=0.6)))  # fmt: skip
+    assert found["clean_accuracy"]["mean"] == pytest.approx(0.1)
+    assert found["clean_accuracy_subset"]["mean"] == pytest.approx(0.3)
+
+
 def test_rows_without_a_common_seed_have_no_difference() -> None:
     found = against(side(measured("lif", 0, 0.5)), side(measured("default", 1, 0.4)))
-    assert found["robust_accuracy"] is found["clean_accuracy"] is found["p"] is None
+    assert found["robust_accuracy"] is found["clean_accuracy"] is found["clean_accuracy_subset"] is found["p"] is None
     assert found["mcnemar"] == []
     assert "no seed in common" in found["conclusion"]
     assert "corrected" not in found["conclusion"], "there is no p"

@@ -28,6 +28,12 @@ def test_there_is_one_line_a_row_and_a_point_a_radius_with_its_rows_id() -> None
     assert lines[0]["id"] != lines[1]["id"]
 
 
+def test_a_line_begins_with_the_images_that_are_attacked_and_knows_how_many_more_were_tested() -> None:
+    [line] = curves([measured("lif", s, 0.5, clean_accuracy_subset=0.8 + s / 10) for s in (0, 1)], "f")
+    assert line["clean_accuracy_subset"]["mean"] == pytest.approx(0.85)
+    assert (line["clean_accuracy"]["mean"], line["test_images"]) == (0.9, 359)
+
+
 def test_an_attacks_line_has_its_own_figures_where_it_ran() -> None:
     figures = [measured("lif", 0, 0.2, 2 / 255, attacks={"pgd": 0.3}), measured("lif", 0, 0.1, attacks={"fgsm": 0.4})]
     [line] = curves(figures, "f", "pgd")

@@ -20,6 +20,7 @@ def measured(**given: Any) -> Measured:
         "run_id": "run", "created_at": 0.0, "dataset": "digits", "architecture": "resnet20",
         "variant": "default", "recipe": "default", "precision": "float32", "epochs": "<5>", "group": "g", "seed": 0,
         "settings": "", "branch_seed": None, "protocol_id": f"{family}@{eps}", "protocol": protocol, "test_images": 359,
+        "clean_accuracy_subset": 0.95,
         "clean_accuracy": 0.9, "robust_accuracy": 0.5, "attacks": {"fgsm": 0.6, "pgd": 0.5}, "verdict": "ok",
         "reasons": [], "draws": 1, "parameters": 10, **given,
     }  # fmt: skip
@@ -61,6 +62,12 @@ def test_rows_are_ranked_by_robust_then_clean_accuracy() -> None:
         measured(group="c", robust_accuracy=0.1, clean_accuracy=0.95),
     )
     assert [(r["rank"], r["clean_accuracy"]["mean"]) for r in rows] == [(1, 0.5), (2, 0.95), (3, 0.9)]
+
+
+def test_a_row_has_the_clean_accuracy_of_all_images_and_of_the_attacked_ones() -> None:
+    [row] = board(measured(seed=0, clean_accuracy_subset=0.8), measured(seed=1, clean_accuracy_subset=0.9))
+    assert row["clean_accuracy_subset"]["by_seed"] == {"0": 0.8, "1": 0.9}
+    assert (row["clean_accuracy"]["mean"], row["test_images"]) == (0.9, 359)
 
 
 def test_rows_may_be_ranked_by_clean_accuracy() -> None:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.domain.errors import SpikeproofError
+from app.domain.errors import SpikeproofError, UnsupportedMedia
 from app.inference.images import decode_image, read_pixels
 
 
@@ -31,6 +31,47 @@ def test_another_size_is_resized_to_the_networks() -> None:
 def test_colour_becomes_grey_and_grey_becomes_colour_as_the_network_needs() -> None:
     assert decode_image(png(np.full((8, 8, 3), 255, np.uint8)), (1, 8, 8)) == pytest.approx(1.0)
     assert decode_image(png(np.full((8, 8), 102, np.uint8)), (3, 8, 8)) == pytest.approx(0.4)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+GLASS = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
+GLASS.putpixel((3, 3), (255, 0, 0, 254))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (saved(Image.fromarray(np.full((8, 8), 40_000, np.uint16))), "more than 8 bits"),
+        (saved(GLASS), "transparent"),
+        (saved(Image.new("P", (8, 8)), transparency=0), "transparent"),
+        (saved(Image.new("L", (8, 8)), transparency=0), "transparent"),
+    ],
+    ids=["16 bits of grey", "one pixel that shines through", "a colour of the palette", "a shade of grey"],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_whose_pixels_nobody_sees_so_is_refused(content: bytes, reason: str, channels: int) -> None:
+    with pytest.raises(UnsupportedMedia, match=f"the image has .*{reason}"):
+        decode_image(content, (channels, 8, 8))
+
+
+def test_an_opaque_image_may_say_that_it_is() -> None:
+    opaque = saved(Image.new("RGBA", (8, 8), (51, 0, 0, 255)))
+    assert decode_image(opaque, (3, 8, 8))[0] == pytest.approx(0.2)
+
+
+def test_a_photograph_is_seen_the_way_up_that_it_was_taken() -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:, :4] = 255  # stored on its side: what is left is above
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode_image(saved(Image.fromarray(pixels), "JPEG", exif=exif, quality=100), (1, 8, 8))[0]
+    assert turned[:4].min() > 0.9
+    assert turned[4:].max() < 0.1
 
 
 @given(st.data())

@@ -27,7 +27,8 @@ def figure(mean: float, seeds: int = 3) -> dict[str, Any]:
 
 def row(**given: Any) -> dict[str, Any]:
     return {"id": "r", "rank": 1, "architecture": "resnet20", "variant": "lif", "recipe": "default", "epochs": "<5,5>",
-            "settings": "", "clean_accuracy": figure(0.92), "robust_accuracy": figure(0.3), "verdict": "ok",
+            "settings": "", "clean_accuracy": figure(0.92), "clean_accuracy_subset": figure(0.94),
+            "test_images": 2000, "robust_accuracy": figure(0.3), "verdict": "ok",
             **given}  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def board(*rows: dict[str, Any], **given: Any) -> dict[str, Any]:
 
 
 def cell(mean: float, verdict: str = "ok", others: int = 0) -> dict[str, Any]:
-    return {**figure(mean), "epochs": "<5>", "settings": "", "verdict": verdict, "others": others}
+    return {**figure(mean), "test_images": 2000, "epochs": "<5>", "settings": "", "verdict": verdict, "others": others}
 
 
 def matrix(metric: str = "robust_accuracy", **cells: Any) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def comparison(**given: Any) -> dict[str, Any]:
     curve = [{"eps": e / 255, "eps_text": f"{e}/255", "robust_accuracy": difference(0.1)} for e in (2, 8)]
     return {"a": row(), "b": row(variant="default"), "protocol": PROTOCOL, "seeds": {"common": [0, 1, 2]},
             "robust_accuracy": difference(0.1), "clean_accuracy": difference(0.0),
+            "clean_accuracy_subset": difference(-0.01),
             "attacks": {"pgd": difference(-0.1)}, "curve": curve, **given}  # fmt: skip
 
 
@@ -107,6 +109,7 @@ def test_the_board_has_each_figure_in_words_and_marks_upper_bounds(written: Call
     assert "30.0 ± 1.0" in lines
     assert "≤ 30.0 ± 1.0" in lines
     assert {"upper bound only", "one seed", "robust, LIF", "robust, default"} <= set(lines)
+    assert "clean: all 2,000 test images" in lines, "attacked were 100"
     assert "suite quick v1, L∞ eps 8/255, 100 images" in lines
 
 
@@ -126,13 +129,14 @@ def test_a_clean_accuracy_is_never_called_an_upper_bound(written: Callable[[], s
     matrix_picture(matrix("clean_accuracy", resnet20=cell(0.5, "upper bound only")), "png")
     assert "50.0 ± 1.0" in written()
     assert "≤" not in written()
+    assert "clean: all 2,000 test images" in written()
 
 
 def test_the_comparison_names_both_rows_every_difference_and_who_is_a_bound(written: Callable[[], str]) -> None:
     comparison_picture(comparison(b=row(variant="default", verdict="upper bound only")), "png")
     lines = written().splitlines()
     assert "A: resnet20 LIF,  B: resnet20 default" in lines
-    assert {"+10.0", "−10.0", "+0.0", "after pgd", "robust", "clean"} <= set(lines)
+    assert {"+10.0", "−10.0", "+0.0", "after pgd", "robust", "clean, all 2,000 test images"} <= set(lines)
     assert any(line.endswith("3 common seeds; upper bound only: B") for line in lines)
 
 

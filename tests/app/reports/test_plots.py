@@ -22,7 +22,8 @@ def line(variant: str, means: list[float], **given: Any) -> dict[str, Any]:
         for e, m in zip((2, 8), means, strict=False)
     ]
     return {"label": f"resnet20 {variant}", "architecture": "resnet20", "variant": variant, "recipe": "default",
-            "precision": "float32", "epochs": "<5>", "settings": "", "clean_accuracy": figure(0.9), "points": points,
+            "precision": "float32", "epochs": "<5>", "settings": "", "clean_accuracy": figure(0.9),
+            "clean_accuracy_subset": figure(0.95), "points": points,
             "verdict": "ok", **given}  # fmt: skip
 
 
@@ -73,10 +74,13 @@ def test_anything_that_can_be_asked_for_can_be_drawn(shown: dict[str, Any]) -> N
 
 
 def test_tables_of_curves_have_a_row_a_line_and_a_record_a_point() -> None:
-    table = curves_table([line("default", [0.6, 0.0]), line("lif", [0.7])])
-    assert table.header == ["row", "clean %", "2/255 %", "8/255 %", "verdict"]
-    assert table.rows[1] == ["resnet20 lif", "90.0 ± 1.0", "70.0 ± 1.0", "–", "ok"]
+    table = curves_table(answer(line("default", [0.6, 0.0]), line("lif", [0.7])))
+    assert table.header == ["row", "eps 0 %", "2/255 %", "8/255 %", "verdict"]
+    assert table.rows[1] == ["resnet20 lif", "95.0 ± 1.0", "70.0 ± 1.0", "–", "ok"]
     assert [(r["variant"], r["eps_text"], r["accuracy"]) for r in table.records] == [
-        ("default", "2/255", 0.6), ("default", "8/255", 0.0), ("lif", "2/255", 0.7)
+        ("default", "0", 0.95), ("default", "2/255", 0.6), ("default", "8/255", 0.0), ("lif", "0", 0.95),
+        ("lif", "2/255", 0.7),
     ]  # fmt: skip
+    what = {"dataset": "cifar10", "figure": "robust_accuracy", "norm": "linf", "suite": "quick", "images": 100}
+    assert all(what.items() <= record.items() for record in table.records)
     assert "accuracy_low" in render(table, "csv").splitlines()[0]

@@ -66,6 +66,12 @@ def test_time_left_is_by_ended_runs_of_the_kind_else_by_how_far_a_running_one_ca
     assert (progress(tallies_of([done, half, waits])), progress([])) == (0.5, 1.0)
 
 
+def test_what_failed_or_was_cancelled_counts_as_far_as_it_came() -> None:
+    ended = [Run(kind="train", state=state, progress=share) for state, share in
+             (("succeeded", 1.0), ("failed", 0.6), ("cancelled", 0.0), ("skipped", 0.0))]  # fmt: skip
+    assert progress(tallies_of(ended)) == pytest.approx(0.4)
+
+
 def test_a_listed_run_is_the_run_in_whatever_state_it_comes_to(queue: Queue) -> None:
     known = KnownRuns()
     first = queue.submit(variants=["default", "paralif"])
