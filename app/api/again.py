@@ -33,10 +33,11 @@ _OF_A_BODY = (b"content-length", b"transfer-encoding")
 
 @dataclass
 class Known:
-    """A question that may be asked again; `slow`: making its answer took long once."""
+    """A question that may be asked again; `slow`: making the answer of that `etag` took long."""
 
     question: Question
     turn: Lock = field(default_factory=lambda: Lock(fast_acquire=True))
+    etag: str = ""
     slow: bool = False
 
 
@@ -75,7 +76,8 @@ class Again:
             answer, seconds = await to_thread.run_sync(
                 self._give, known.question, if_none_match, came, limiter=limiter
             )
-        known.slow = known.slow or seconds > SLOW_SECONDS
+        if known.etag != answer.headers["etag"]:  # it was made, not given again
+            known.etag, known.slow = answer.headers["etag"], seconds > SLOW_SECONDS
         return answer
 
     def _give(self, question: Question, if_none_match: str, came: int) -> tuple[Given, float]:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vPX*"  # one more than there are colours: no two lines of fifty look alike
 _PLOT = (6.2, 3.6)  # inches, as the margins around it
-_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_LINE = 0.72, 0.3, 0.72, 0.78, 0.205
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_LINE = 0.72, 0.55, 0.72, 0.78, 0.205
 
 
 def curves_picture(answer: Mapping[str, Any], form: Picture) -> bytes:
@@ -79,8 +79,8 @@ def _draw_chance(axes: "Axes", chance: float | None) -> None:
     if chance is None:
         return
     axes.axhline(100 * chance, color=QUIET, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-    axes.annotate("chance", (0, 100 * chance), (3, 2), xycoords=("axes fraction", "data"), textcoords="offset points",
-                  ha="left", va="bottom", fontsize=8, color=QUIET)  # fmt: skip
+    axes.annotate("chance", (1, 100 * chance), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                  ha="left", va="center", fontsize=8, color=QUIET)  # fmt: skip
 
 
 def _dress(axes: "Axes", answer: Mapping[str, Any]) -> None:

@@ -160,7 +160,7 @@ def test_a_list_does_not_wait_for_a_board_that_is_being_made(kind: str, monkeypa
 
     def make(_: object) -> Response:
         assert version[0] == 0 or free.wait(10)
-        return Response(b"board")
+        return Response(f"board {version[0]}".encode())
 
     again = Again(lambda *_: None, Answers(), threads=1 if kind == "slow before" else 2)  # type: ignore[arg-type, return-value]
     of_board = Question("board", lambda _: version[0], lambda: version[0], make, None)
@@ -178,7 +178,7 @@ def test_a_list_does_not_wait_for_a_board_that_is_being_made(kind: str, monkeypa
         await asyncio.gather(*waiting)
 
     asyncio.run(ask_all())
-    assert asked.bodies[:2] == [b"board", b"list"]
+    assert asked.bodies[:2] == [b"board 0", b"list"]
 
 
 def test_an_answer_that_was_begun_after_all_came_is_for_all() -> None:
