@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from app.api.faults import fitting, read_json
+from app.api.faults import fitting, pointer_to, read_json
 from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 from app.domain.single_attack import ImageRequest
 from app.inference.images import decode_image, read_pixels
@@ -51,6 +51,9 @@ async def read_one_image(request: Request, model: type[WantedT]) -> tuple[Wanted
         raise UnsupportedMedia(f"send multipart/form-data or application/json, not {kind or 'nothing'}")
     try:
         async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+            if others := sorted({name for name, value in form.multi_items() if not isinstance(value, str)} - {"image"}):
+                detail = "is no file of this form; send the image as a field named image"
+                raise InvalidInput([Problem(pointer_to([name]), detail) for name in others])
             file = form.get("image")
             sent = await file.read() if isinstance(file, UploadFile) else None
             return _from_form(form, model), sent

@@ -12,7 +12,7 @@ from rich.table import Table
 from app.client import Client
 from app.domain.architectures import variant_name
 from app.domain.lifecycle import TERMINAL
-from app.reports.tables import percent
+from app.reports.tables import clean_images, measured_under, percent
 
 _BOUNDLESS = Console(width=100_000)
 MOST_ACROSS = 4  # radii that fit beside a row's name in 80 columns
@@ -70,9 +70,10 @@ def print_board(board: dict[str, Any], console: Console | None = None) -> None:
         return
     protocol = board["protocol"]
     title = (
-        f"{board['dataset']}: suite {protocol['suite']}, {protocol['norm']} {protocol['eps_text']}, "
-        f"{protocol['images']} images, {_seeds(board['rows'][0]['robust_accuracy']['n'])}"
+        f"{board['dataset']}: {measured_under(protocol)}, {_seeds(board['rows'][0]['robust_accuracy']['n'])}"
     )
+    if images := clean_images(board["rows"], protocol):
+        title += f"; {images}"
     names = ["rank", "architecture", "variant", "epochs"]
     header = [*names, "clean %", "robust %", "verdict"]
     _show(console, title, header, [_line(row) for row in board["rows"]], ("epochs", "architecture", "clean %"))

@@ -14,6 +14,7 @@ from app.domain.errors import InvalidInput, Problem, UnsupportedMedia
 
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG")
+_BIT_DEPTH = 24  # of a PNG's header, which comes first, the byte with the bits a channel
 # What Pillow raises for files that are broken, and for those that would be far too large.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -23,15 +24,15 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str = "the i
     """PNG or JPEG bytes -> float32 (C, H, W) in [0, 1], the way up that its EXIF orientation says, resized (bilinear)
     where its size differs; `name` for errors.
 
-    Raises UnsupportedMedia for another format, a broken file, or what has no one answer: more than 8 bits of grey,
-    which Pillow would clip, and transparent pixels, whose colour nobody sees. InvalidInput for too many pixels.
+    Raises UnsupportedMedia for another format, a broken file, or what has no one answer: more than 8 bits a channel,
+    which Pillow clips or cuts off, and transparent pixels, whose colour nobody sees. InvalidInput for too many pixels.
     """
     channels, height, width = shape
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(f"{name} has {image.width}x{image.height} pixels")
-            _refuse_ambiguous(image, name)
+            _refuse_ambiguous(image, content, name)
             upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
             if upright.size != (width, height):
                 upright = upright.resize((width, height), Image.Resampling.BILINEAR)
@@ -45,9 +46,9 @@ def decode_image(content: bytes, shape: tuple[int, int, int], name: str = "the i
     return pixels.transpose(2, 0, 1)
 
 
-def _refuse_ambiguous(image: Image.Image, name: str) -> None:
-    if image.mode.startswith(("I", "F")):
-        raise UnsupportedMedia(f"{name} has more than 8 bits a pixel; save it with 8")
+def _refuse_ambiguous(image: Image.Image, content: bytes, name: str) -> None:
+    if image.format == "PNG" and content[_BIT_DEPTH] > 8:
+        raise UnsupportedMedia(f"{name} has more than 8 bits a channel; save it with 8")
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise UnsupportedMedia(f"{name} has transparent pixels; save it on an opaque background")
 

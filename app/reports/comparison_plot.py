@@ -70,7 +70,7 @@ def _title(answer: Mapping[str, Any]) -> tuple[str, str]:
     weak = [letter for letter, row in zip("AB", sides, strict=True) if row["verdict"] != OK]
     bound = f"; upper bound only: {' and '.join(weak)}" if weak else ""
     seeds = f"{common} common seed{'' if common == 1 else 's'}"
-    return ",  ".join(names), f"{measured_under(answer['protocol'])}; {seeds}{bound}"
+    return ",  ".join(names), f"{answer['dataset']}: {measured_under(answer['protocol'])}; {seeds}{bound}"
 
 
 def _lines(answer: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

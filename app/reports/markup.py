@@ -24,7 +24,7 @@ _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0308": '"',
             "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c", "\u0328": "k"}  # fmt: skip
 _LETTERS = 45  # that fit beside each other on a page of `article` for certain; a gap of columns counts as two
-_FITTED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _NUMBER = re.compile(r"[+−–-]?(\d.*)?")
 
 
@@ -79,9 +79,9 @@ def _latex(table: "Table") -> str:
     note = f"% {latex_text(table.note)}\n" if table.note else ""
     table_text = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}"
     if not _may_be_wide(table):
-        return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}%\n"
-    needs = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}, which keeps it within the text's width\n"
-    return f"{needs}{note}\\noindent{_FITTED}{{%\n{table_text}}}%\n"
+        return f"% needs \\usepackage{{booktabs}}\n{note}{table_text}\\par\n"
+    needs = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}, which keeps it within the column\n"
+    return f"{needs}{note}\\noindent{_FITTED}{{%\n{table_text}}}\\par\n"
 
 
 def _may_be_wide(table: "Table") -> bool:

@@ -18,7 +18,8 @@ _ACCURACIES = tuple(
 # What a prediction takes, and what common corruptions leave; empty where it is not known.
 _COSTS = ("size", "latency_p50_ms", "latency_machine", "energy_microjoules", "multiply_adds", "synaptic_operations",
           "input_spike_rate", "neuron_spike_rate", "corruption_accuracy", "corruption_accuracy_sd")
-_PROTOCOL = ("norm", "suite", "suite_version", "images")  # what every CSV names, beside the data set
+# What every CSV names, beside the data set; `images`: of how many the figure is.
+_PROTOCOL = ("norm", "suite", "suite_version", "images")
 
 _CURVE_NAMES = ("dataset", "figure", "label", "architecture", "variant", "recipe", "precision", "epochs", "settings")
 _POINT_NAMES = ("eps", "eps_text", "accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "seeds", "verdict",
@@ -136,8 +137,10 @@ def matrix_table(matrix: Mapping[str, Any], note: str = "") -> Table:
         for line in matrix["rows"]
     ]
     context = {"dataset": matrix["dataset"], "metric": matrix["metric"], **_protocol(matrix["protocol"], "eps")}
+    clean = matrix["metric"] == "clean_accuracy"
     records = [
-        {"variant": line["variant"], "architecture": name, **_cell_record(cell), **context}
+        {"variant": line["variant"], "architecture": name, **_cell_record(cell), **context,
+         **({"images": cell["test_images"]} if clean else {})}
         for line in matrix["rows"]
         for name in architectures
         if (cell := line["cells"][name]) is not None
@@ -170,7 +173,7 @@ def curves_table(answer: Mapping[str, Any]) -> Table:
         names = context | {name: line[name] for name in _CURVE_NAMES if name not in context}
         records += [names | _point_record(point) for point in (unattacked(line), *line["points"])]
     header = ["row", "eps 0 %", *(f"{text} %" for text in radii.values()), "verdict"]
-    note = measured_under(protocol, radius=False)
+    note = f"{answer['dataset']}: {measured_under(protocol, radius=False)}; mean ± standard deviation over seeds"
     return Table(header, text, [*_CURVE_NAMES, *_POINT_NAMES, *_PROTOCOL], records, note)
 
 
@@ -186,12 +189,15 @@ def comparison_table(answer: Mapping[str, Any]) -> Table:
     context = {"dataset": answer["dataset"], **_protocol(answer["protocol"])}
     text, records = [], []
     for names, sides, difference in _compared(answer):
+        of = {"images": a["test_images"]} if names["figure"] == "clean_accuracy" else {}
         shares = [_over(side, common) for side in sides]
         text.append([_figure_text(names, answer["protocol"]), *(_percent_of(s) for s in shares),
                      *_difference_text(difference)])
-        records += [context | record for record in _difference_records(names, sides, shares, difference)]
+        records += [context | of | record for record in _difference_records(names, sides, shares, difference)]
     header = ["figure", *labels, "A − B, points", "95 % interval", "p", "seeds"]
-    note = f"{measured_under(answer['protocol'])}. {answer['conclusion']}"
+    images = clean_images((a, b), answer["protocol"])
+    under = "; ".join(filter(None, [measured_under(answer["protocol"]), images]))
+    note = f"{answer['dataset']}: {under}. {answer['conclusion']}"
     return Table(header, text, list(_DIFFERENCE_NAMES), records, note)
 
 

@@ -44,6 +44,8 @@ def test_who_follows_a_link_sees_the_order_that_was_chosen(lab: Lab, visit: Call
     header = followed.get_by_role("columnheader", name="variant", exact=True)
     expect(header).to_have_attribute("aria-sort", "descending")
     assert column(followed, "variant") == ["ParaLIF", "default"]
+    page.get_by_role("columnheader", name="seeds", exact=True).get_by_role("button").click()
+    assert column(page, "variant") == column(visit(page.url), "variant"), "of equals, as a new page has them"
     unknown = visit(lab.url + BOARD + "#by=nothing")
     assert column(unknown, "variant") == ["default", "ParaLIF"]
 
@@ -60,7 +62,9 @@ def test_the_variant_stays_beside_the_figures_of_a_wide_board(lab: Lab, visit: C
         header = page.get_by_role("columnheader", name=name, exact=True)
         header.scroll_into_view_if_needed()
         assert header.evaluate(shown), name
-    assert page.locator("table.board tbody .variant").first.evaluate(shown)
+    variant = page.locator("table.board tbody .variant").first
+    variant.evaluate("cell => window.scrollBy(0, cell.getBoundingClientRect().top - innerHeight / 2)")  # not sideways
+    assert variant.evaluate(shown)
 
 
 def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> None:
@@ -76,6 +80,18 @@ def test_two_ticked_rows_are_compared(lab: Lab, visit: Callable[..., Page]) -> N
     assert serious_faults(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert not scrolls_sideways(page)
+
+
+def test_who_comes_back_to_ticked_rows_may_compare_them(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(lab.url + BOARD)
+    for box in page.get_by_role("checkbox", name="resnet20").all():
+        box.check()
+    page.get_by_role("button", name="Compare two").click()
+    page.wait_for_url("**/ui/compare?**")
+    page.go_back()
+    for box in page.get_by_role("checkbox", name="resnet20").all():
+        expect(box).to_be_checked()
+    expect(page.get_by_role("button", name="Compare two")).to_be_enabled()
 
 
 def test_ticked_rows_are_drawn_and_the_chart_follows_the_theme(lab: Lab, visit: Callable[..., Page]) -> None:

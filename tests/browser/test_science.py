@@ -38,8 +38,9 @@ def test_a_checkpoints_page_has_what_was_measured(lab: Lab, visit: Callable[...,
     counts = page.locator("table.confusion td").all_inner_texts()
     assert sum(int(text or 0) for text in counts) == measured["clean"]["images"] == 359
     figures = page.get_by_role("region", name="Figures of").locator("tbody tr")
-    expect(figures).to_have_count(1 + len(measured["figures"]))
-    expect(figures.nth(1)).to_contain_text(f"{100 * measured['figures'][0]['robust_accuracy']:.1f}")
+    expect(figures).to_have_count(2 + len(measured["figures"]))
+    assert [text.split("\t")[0] for text in figures.all_inner_texts()[:2]] == ["clean, all 359", "clean, these 20"]
+    expect(figures.nth(2)).to_contain_text(f"{100 * measured['figures'][0]['robust_accuracy']:.1f}")
     rate = measured["clean"]["spike_rates"]["input"]
     expect(page.get_by_role("region", name="Spike rates")).to_contain_text(f"{rate:.3f}")
     sheet = page.locator("img.sheet")
@@ -127,6 +128,17 @@ def test_an_answer_is_not_called_true_where_nobody_knows_the_class(lab: Lab, vis
     expect(page.locator("#change-caption")).to_contain_text("Perturbation, ×")
     page.get_by_label(re.compile("PNG or JPEG")).set_input_files([picture()])
     expect(page.locator("#change-caption")).to_have_text("Perturbation, magnified")
+
+
+def test_enter_in_the_number_shows_that_image_and_attacks_none(lab: Lab, visit: Callable[..., Page]) -> None:
+    page = visit(f"{lab.url}/ui/playground?checkpoint={lab.checkpoint('default')}")
+    expect(page.locator("#before tbody tr")).to_have_count(5, timeout=WORK)
+    number = page.get_by_label("test image number")
+    number.fill("5")
+    number.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Test image 5", timeout=WORK)
+    expect(page.locator("#after tbody tr")).to_have_count(0)
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
 
 
 def test_what_is_no_image_leaves_no_broken_one(lab: Lab, visit: Callable[..., Page]) -> None:

@@ -13,7 +13,8 @@ if (form) {
     said.textContent = ticked ? `${ticked} row${ticked === 1 ? "" : "s"} ticked` : "Tick rows to compare or draw them.";
   }
   form.addEventListener("change", count);
-  count(); // a browser that comes back may have kept its ticks
+  window.addEventListener("pageshow", count); // a browser that comes back puts its ticks back, later than this runs
+  count();
 
   // Text in natural order, numbers by the value behind the text.
   const key = (row, at) => row.cells[at].dataset.value ?? row.cells[at].textContent.trim();
@@ -28,6 +29,9 @@ if (form) {
     history.replaceState(null, "", `#by=${turned ? "-" : ""}${encodeURIComponent(header.dataset.sort)}`);
   }
 
+  for (const body of table.tBodies) [...body.rows].forEach((row, at) => { row.dataset.ranked = at; });
+  const ranked = (a, b) => a.dataset.ranked - b.dataset.ranked; // of equals, as a new page has them
+
   function sort(header, turned) {
     const at = header.cellIndex;
     for (const other of table.tHead.rows[0].cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
@@ -35,7 +39,7 @@ if (form) {
     for (const body of table.tBodies) {
       const rows = [...body.rows].filter((row) => !row.classList.contains("divide"));
       const keyed = rows.map((row) => [key(row, at), row]);
-      keyed.sort((a, b) => (turned ? compare(b[0], a[0]) : compare(a[0], b[0])));
+      keyed.sort((a, b) => (turned ? compare(b[0], a[0]) : compare(a[0], b[0])) || ranked(a[1], b[1]));
       body.append(...keyed.map(([, row]) => row));
     }
   }

@@ -24,6 +24,12 @@ function begin() {
   form.norm.addEventListener("change", chooseNorm);
   form.image.addEventListener("change", () => predict());
   form.test_image.addEventListener("change", () => { form.image.value = ""; predict(); });
+  form.test_image.addEventListener("keydown", (event) => { // shows that image; the button attacks it
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    form.image.value = "";
+    predict();
+  });
   at("another").addEventListener("click", another);
   form.addEventListener("submit", attack);
   takeDrops(at("drop"));

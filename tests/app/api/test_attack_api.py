@@ -114,3 +114,9 @@ def test_pictures_are_those_of_an_attack_that_succeeded(api, queue, checkpoint, 
     answer = api.get(f"/runs/{run}/original.png")
     assert (answer.content, answer.headers["content-type"]) == (png(7), "image/png")
     problem_of(api.get(f"/runs/{run}/adversarial.png"), 404)
+
+
+def test_a_file_by_another_name_is_told_the_right_one(api, checkpoint, problem_of) -> None:
+    files = {"images": ("mine.png", png())}
+    [error] = problem_of(api.post(f"/checkpoints/{checkpoint}/attack", files=files), 422)["errors"]
+    assert (error["pointer"], "field named image" in error["detail"]) == ("/images", True)

@@ -66,8 +66,11 @@ def test_what_cannot_be_watched_is_refused_with_its_place(api, queue, problem_of
         assert [fault["pointer"] for fault in problem["errors"]] == [pointer], body
     problem_of(api.post("/checkpoints/ckpt_none/neurons", json={"image": GREY}), 404)
     assert "decoded" in problem_of(api.post(url, json={"test_image": 0}), 409)["detail"]
-    problem = problem_of(api.post(f"/checkpoints/{queue.trained()}/neurons", json={"image": GREY}), 409)
+    default = queue.trained()
+    problem = problem_of(api.post(f"/checkpoints/{default}/neurons", json={"image": GREY}), 409)
     assert "no spiking neurons" in problem["detail"]
+    page = api.get(f"/ui/neurons?checkpoint={default}")
+    assert (page.status_code, "no spiking neurons" in page.text) == (409, True)
 
 
 def test_it_stores_nothing_so_a_reader_may_ask() -> None:

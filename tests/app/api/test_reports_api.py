@@ -162,3 +162,4 @@ def test_latex_sets_every_table(board, tmp_path: Path) -> None:
     tables = [ask(board, path, "latex").text for path in EVERY]
     assert all("\\toprule" in table and "needs \\usepackage{booktabs}" in table for table in tables)
     assert "Missing character" not in compile_latex(tmp_path, "\n\n".join(tables))
+    compile_latex(tmp_path, "\\twocolumn\n" + "".join(tables))  # each within its column, below the one before

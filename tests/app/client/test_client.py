@@ -170,6 +170,11 @@ def test_results_come_as_json_tables_pictures_and_data_frames(client: Client, qu
     lines, frame = client.curves("digits")["lines"], client.curves_frame("digits")
     assert len(frame) == sum(1 + len(line["points"]) for line in lines), "each begins with the unchanged images"
     assert set(frame["dataset"]) == {"digits"}
+    assert list(frame[frame["eps"] == 0]["row"]) == [""] * len(lines), "text, though it is empty"
+    board = client.leaderboard_frame("digits")
+    assert [str(board[name].dtype) for name in ("rank", "seeds")] == ["Int64"] * 2
+    assert (board["settings"] == "").all()
+    assert (board["as_published"].str.len() == 0).all()
     pair = [row["id"] for row in rows]
     assert set(client.compare_frame(*pair)["figure"]) == {
         "clean_accuracy", "clean_accuracy_subset", "robust_accuracy", "attack"

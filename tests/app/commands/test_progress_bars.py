@@ -15,13 +15,13 @@ def _figure(mean: float) -> dict[str, Any]:
 def _row(variant: str, curve: dict[str, float]) -> dict[str, Any]:
     points = [{"eps": float(e), "eps_text": e, "robust_accuracy": _figure(v)} for e, v in curve.items()]
     return {"rank": 1, "architecture": "resnet20", "variant": variant, "settings": "", "epochs": "<5>", "verdict": "ok",
-            "reasons": [], "clean_accuracy": _figure(0.9), "robust_accuracy": _figure(0.5),
+            "reasons": [], "clean_accuracy": _figure(0.9), "test_images": 359, "robust_accuracy": _figure(0.5),
             "attacks": {"pgd": _figure(0.5)}, "curve": points}
 
 
 def _printed(*rows: dict[str, Any], width: int = 100, terminal: bool = False) -> list[str]:
     out = io.StringIO()
-    protocol = {"suite": "quick", "norm": "linf", "eps_text": "0.2", "images": 10}
+    protocol = {"suite": "quick", "suite_version": 4, "norm": "linf", "eps_text": "0.2", "images": 10}
     print_board({"dataset": "digits", "rows": list(rows), "protocol": protocol},
                 Console(file=out, width=width, force_terminal=terminal, no_color=True))
     return out.getvalue().splitlines()

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -39,6 +41,18 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return out.getvalue()
 
 
+def sixteen_bits(colour_type: int) -> bytes:
+    """An opaque PNG of 16 bits a channel: 2 is colour, 4 grey with alpha, 6 colour with alpha. Pillow writes none."""
+    channels = {2: 3, 4: 2, 6: 4}[colour_type]
+    rows = (b"\0" + b"\xff" * (2 * channels * 8)) * 8
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 GLASS = Image.new("RGBA", (8, 8), (255, 0, 0, 255))
 GLASS.putpixel((3, 3), (255, 0, 0, 254))
 
@@ -47,11 +61,15 @@ GLASS.putpixel((3, 3), (255, 0, 0, 254))
     ("content", "reason"),
     [
         (saved(Image.fromarray(np.full((8, 8), 40_000, np.uint16))), "more than 8 bits"),
+        (sixteen_bits(2), "more than 8 bits a channel"),
+        (sixteen_bits(4), "more than 8 bits a channel"),
+        (sixteen_bits(6), "more than 8 bits a channel"),
         (saved(GLASS), "transparent"),
         (saved(Image.new("P", (8, 8)), transparency=0), "transparent"),
         (saved(Image.new("L", (8, 8)), transparency=0), "transparent"),
     ],
-    ids=["16 bits of grey", "one pixel that shines through", "a colour of the palette", "a shade of grey"],
+    ids=["16 bits of grey", "of colour", "of grey and alpha", "of colour and alpha", "one pixel that shines through",
+         "a colour of the palette", "a shade of grey"],
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_whose_pixels_nobody_sees_so_is_refused(content: bytes, reason: str, channels: int) -> None:

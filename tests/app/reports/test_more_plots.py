@@ -52,8 +52,8 @@ def difference(mean: float, seeds: int = 3, interval: bool = True) -> dict[str, 
 
 def comparison(**given: Any) -> dict[str, Any]:
     curve = [{"eps": e / 255, "eps_text": f"{e}/255", "robust_accuracy": difference(0.1)} for e in (2, 8)]
-    return {"a": row(), "b": row(variant="default"), "protocol": PROTOCOL, "seeds": {"common": [0, 1, 2]},
-            "robust_accuracy": difference(0.1), "clean_accuracy": difference(0.0),
+    return {"dataset": "digits", "a": row(), "b": row(variant="default"), "protocol": PROTOCOL,
+            "seeds": {"common": [0, 1, 2]}, "robust_accuracy": difference(0.1), "clean_accuracy": difference(0.0),
             "clean_accuracy_subset": difference(-0.01),
             "attacks": {"pgd": difference(-0.1)}, "curve": curve, **given}  # fmt: skip
 

@@ -88,16 +88,17 @@ def test_latex_escapes_what_has_a_meaning_there() -> None:
 
 
 def test_an_empty_cell_of_the_matrix_is_a_dash() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "", "verdict": "ok", "others": 0}
+    cell = {**figure(0.5, 0.1), "test_images": 10_000, "epochs": "<5>", "settings": "", "verdict": "ok", "others": 0}
     table = matrix_table(matrix({"resnet20": cell, "resnet50": None}))
     assert table.rows == [["LIF", "50.0 ± 10.0 <5>", "–"]]
-    assert [(r["architecture"], r["dataset"], r["metric"], r["suite"], r["eps"]) for r in table.records] == [
-        ("resnet20", "digits", "clean_accuracy", "quick", 8 / 255)
+    assert [(r["architecture"], r["dataset"], r["metric"], r["suite"], r["images"]) for r in table.records] == [
+        ("resnet20", "digits", "clean_accuracy", "quick", 10_000)
     ]
 
 
 def test_a_cell_of_the_matrix_says_how_many_rows_of_other_settings_it_does_not_show() -> None:
-    cell = {**figure(0.5, 0.1), "epochs": "<5>", "settings": "frozen 3", "verdict": "ok", "others": 2}
+    cell = {**figure(0.5, 0.1), "test_images": 10_000, "epochs": "<5>", "settings": "frozen 3", "verdict": "ok",
+            "others": 2}  # fmt: skip
     table = matrix_table(matrix({"resnet18": cell}))
     assert table.rows == [["LIF", "50.0 ± 10.0 <5> (+2 more)"]]
     assert [(r["settings"], r["others"]) for r in table.records] == [("frozen 3", 2)]
