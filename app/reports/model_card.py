@@ -63,7 +63,7 @@ def _model(checkpoint: Facts, training: Facts) -> Iterator[tuple[str, object]]:
     yield "quantised by", ", ".join(f"{name} {value}" for name, value in training.get("quantisation", {}).items())
     latency = checkpoint["metrics"].get("latency")
     yield "a prediction takes", latency and (
-        f"{latency['p50_ms']} ms (median, one image, {latency['kernels']} kernels, {latency['threads']} threads, "
+        f"{latency['p50_ms']} ms (median, one image, {latency['kernels']} kernels, {_threads(latency['threads'])}, "
         f"{latency['machine']})"
     )
     energy = checkpoint["metrics"].get("energy")
@@ -171,8 +171,12 @@ def _provenance(checkpoint: Facts, conditions: Sequence[Facts]) -> Iterator[tupl
     yield "verified", verified and f"{verified['at']}: {verified['text']}"
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def conditions_text(conditions: Facts) -> str:
     """`"cpu (AVX512), torch 2.10.0, 2 threads, 250 images at once, code 0.1.0"`."""
     return (f"{conditions['device']} ({conditions['hardware']}), torch {conditions['torch']}, "
-            f"{conditions['threads']} threads, {conditions['attack_batch']} images at once, "
+            f"{_threads(conditions['threads'])}, {conditions['attack_batch']} images at once, "
             f"code {conditions['code_version']}")  # fmt: skip

@@ -113,7 +113,7 @@ function membranes(seen) {
   const shapes = line === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: line, y1: line, line: { dash: "dash", width: 1.5, color: token("ink") } }];
   const text = seen.rule.kind === "chance" ? "even chance" : "threshold";
   const annotations = line === null ? [] : [{ xref: "paper", x: 1, y: line, text, showarrow: false, xanchor: "right", yanchor: "bottom", font: { size: 12 } }];
-  return { data, layout: { height: 440, shapes, annotations, xaxis: { title: { text: "time step" }, zeroline: false }, yaxis: { title: { text: "potential" } } } };
+  return { data, layout: { height: 440, shapes, annotations, xaxis: { title: { text: "time step" }, range: [0.5, seen.timesteps + 0.5], zeroline: false }, yaxis: { title: { text: "potential" } } } };
 }
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
