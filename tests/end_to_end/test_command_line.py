@@ -34,7 +34,7 @@ def test_submit_wait_leaderboard_predict_experiments_cancel(service: Service, tm
     board = ask("leaderboard", "--dataset", "digits")
     assert "ParaLIF" in board.stdout
     assert "<3,2>" in board.stdout
-    assert ask("leaderboard", "--dataset", "digits", "--format", "csv").stdout.startswith("rank,architecture")
+    assert ask("leaderboard", "--dataset", "digits", "--format", "csv").stdout.startswith("dataset,rank,architecture")
     assert "by hand" in ask("experiments").stdout
     assert "has already succeeded" in ask("cancel", experiment_id).stderr
     checkpoint = service.client().checkpoints(variant="paralif")[0]["id"]
